@@ -1,0 +1,112 @@
+package api
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// AssignmentSet is everything that one leader has decided: which pods exist and
+// where, and which instances must go. It is a whole state, not a change. Of two
+// sets, a quorate one beats an acting one, then the higher (Epoch, Term) wins.
+type AssignmentSet struct {
+	Epoch   uint64 `json:"epoch"`
+	Term    uint64 `json:"term"`
+	Quorate bool   `json:"quorate"`
+	Leader  string `json:"leader"`
+	// BasedOn is the newest record of each node that the leader had seen. A
+	// node obeys Remove only for instances it had reported by then.
+	BasedOn map[string]Seq `json:"basedOn,omitempty"`
+	Pods    []Assignment   `json:"pods"`              // sorted by Pod
+	Remove  []string       `json:"remove"`            // instances, sorted; absence from Pods alone stops nothing
+	Pending []Unplaced     `json:"pending,omitempty"` // wanted pods without a node, sorted by Pod
+}
+
+// Removes reports whether the set tells a node to stop this instance.
+func (s AssignmentSet) Removes(instance string) bool {
+	_, found := slices.BinarySearch(s.Remove, instance)
+	return found
+}
+
+// Assignment gives one pod to one node. It carries no spec: the node looks the
+// revision up in the unit's commit, which it verified itself.
+type Assignment struct {
+	Pod     Pod       `json:"pod"`
+	Node    string    `json:"node"`
+	Unit    string    `json:"unit"`
+	Commit  Commit    `json:"commit"` // one that holds the template of Pod.Revision
+	Claim   Claim     `json:"claim,omitzero"`
+	Created time.Time `json:"created"`
+	Reason  string    `json:"reason"` // why it exists and why here, see package scheduler
+}
+
+// Unplaced is a pod that should exist and has no node.
+type Unplaced struct {
+	Pod     Pod       `json:"pod"`
+	Unit    string    `json:"unit"`
+	Commit  Commit    `json:"commit"`
+	Created time.Time `json:"created"`
+	Reason  string    `json:"reason"` // "0/3 nodes are available: 3 Insufficient memory."
+}
+
+// Claim is the right to run an exclusive identity, granted by consensus.
+// Claims are ordered by (Epoch, Index). The zero Claim is none.
+type Claim struct {
+	Epoch uint64 `json:"epoch"`
+	Index uint64 `json:"index"`
+}
+
+// Facts is the scheduler's memory: what it must know of the past to decide the
+// same way as the leader before it. It comes in and goes out of Schedule and
+// travels with the assignments. Versioned by (Term, Seq). Losing it costs
+// history and deadlines, never a pod.
+type Facts struct {
+	Term      uint64                    `json:"term"`
+	Seq       uint64                    `json:"seq"`
+	Created   map[string]time.Time      `json:"created,omitempty"`   // first seen, by Key.String() of the object
+	Rollouts  map[string]Rollout        `json:"rollouts,omitempty"`  // by Identity.String() of the workload
+	Addresses map[string]ServiceAddress `json:"addresses,omitempty"` // by namespace/name of the Service
+}
+
+// Rollout is the history of one workload and the state of its current rollout.
+type Rollout struct {
+	Revision string    `json:"revision"` // the one being rolled out, or in force
+	Started  time.Time `json:"started"`
+	// Progressed is the last time at which a pod of the new revision became
+	// available or an old one went; the progress deadline counts from it.
+	Progressed time.Time `json:"progressed"`
+	Complete   bool      `json:"complete,omitempty"`
+	Failed     bool      `json:"failed,omitempty"` // the progress deadline passed
+	// Mark is what the scheduler compares to see progress: (updated, available) pods.
+	Mark [2]int32 `json:"mark"`
+	// History lists the revisions that were in force, oldest first, the
+	// current one last; it is cut to revisionHistoryLimit.
+	History []Revision `json:"history,omitempty"`
+}
+
+// Revision is one template that a workload had.
+type Revision struct {
+	Revision string    `json:"revision"`
+	Number   int64     `json:"number"` // 1, 2, ...: kubectl's deployment.kubernetes.io/revision
+	Unit     string    `json:"unit"`
+	Commit   Commit    `json:"commit"`
+	Since    time.Time `json:"since"`
+}
+
+// ServiceAddress is what was allocated to a Service. Once given, an address
+// stays until the Service goes.
+type ServiceAddress struct {
+	ClusterIP string           `json:"clusterIP,omitempty"`
+	NodePorts map[string]int32 `json:"nodePorts,omitempty"` // by "protocol/port"
+}
+
+// Event is something that happened to an object, for people.
+type Event struct {
+	Time    time.Time
+	Type    string // corev1.EventTypeNormal or corev1.EventTypeWarning
+	Reason  string // one CamelCase word, Kubernetes' own where it has one
+	Message string
+	Source  string                 // the room that says it: "gitsync", "scheduler", "runtime", "policy"
+	Regards corev1.ObjectReference // Kind, Namespace, Name and, for pods, UID (the instance)
+}

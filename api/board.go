@@ -1,0 +1,93 @@
+package api
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Seq orders the records of one node: the newest (Boot, N) wins. Boot is the
+// time at which the node's daemon first wrote a record, in Unix nanoseconds; N
+// grows by one with every record.
+type Seq struct {
+	Boot int64  `json:"boot"`
+	N    uint64 `json:"n"`
+}
+
+// Less reports whether s is older than other.
+func (s Seq) Less(other Seq) bool {
+	if s.Boot != other.Boot {
+		return s.Boot < other.Boot
+	}
+	return s.N < other.N
+}
+
+// NodeInfo is what a node says of itself. It is written by that node only, and
+// only when something changed.
+type NodeInfo struct {
+	Seq         Seq                     `json:"seq"`
+	Name        string                  `json:"name"`
+	Addresses   []corev1.NodeAddress    `json:"addresses"`
+	PodCIDR     string                  `json:"podCIDR"`
+	Labels      map[string]string       `json:"labels,omitempty"`
+	Taints      []corev1.Taint          `json:"taints,omitempty"`
+	Capacity    corev1.ResourceList     `json:"capacity"`
+	Allocatable corev1.ResourceList     `json:"allocatable"`
+	System      corev1.NodeSystemInfo   `json:"system"`
+	Conditions  []corev1.NodeCondition  `json:"conditions,omitempty"`
+	Units       map[string]Commit       `json:"units,omitempty"`  // accepted commit of each sync unit
+	Tips        map[string]Commit       `json:"tips,omitempty"`   // newest commit seen of each sync unit
+	Images      []corev1.ContainerImage `json:"images,omitempty"` // present on the node
+}
+
+// PodStates is what a node says of its pods: everything that routing and
+// scheduling need, a digest and never a spec. Written by that node only.
+type PodStates struct {
+	Seq  Seq        `json:"seq"`
+	Node string     `json:"node"`
+	Pods []PodState `json:"pods"` // sorted by Pod; every pod the machine holds, wanted or not
+}
+
+// PodState is the digest of one pod on its node.
+type PodState struct {
+	Pod      Pod             `json:"pod"`
+	Commit   Commit          `json:"commit"` // from which the running template was taken
+	Unit     string          `json:"unit"`
+	Phase    corev1.PodPhase `json:"phase"`
+	Ready    bool            `json:"ready"`
+	Stopping bool            `json:"stopping,omitempty"` // its termination has begun: no traffic any more
+	IP       string          `json:"ip,omitempty"`
+	Restarts int32           `json:"restarts,omitempty"`
+	ExitCode int32           `json:"exitCode,omitempty"` // of the first failed container, once the pod has failed
+	Reason   string          `json:"reason,omitempty"`   // "CrashLoopBackOff", "ImagePullBackOff", ...
+	Message  string          `json:"message,omitempty"`
+	Started  time.Time       `json:"started,omitzero"`
+	ReadyAt  time.Time       `json:"readyAt,omitzero"` // since when it has been ready without a break
+	Claim    Claim           `json:"claim,omitzero"`
+}
+
+// Usage is what a node and its pods consume.
+type Usage struct {
+	Node string                         `json:"node"`
+	Time time.Time                      `json:"time"`
+	Used corev1.ResourceList            `json:"used"`
+	Pods map[string]corev1.ResourceList `json:"pods,omitempty"` // by instance
+}
+
+// Board is the observed state of the whole fleet, as far as this node has heard.
+type Board struct {
+	Nodes    []NodeInfo    // sorted by name
+	Pods     []PodStates   // sorted by node
+	Usage    []Usage       // sorted by node
+	Assigned AssignmentSet // the last one published; zero when none is known
+}
+
+// Node returns the record of a node.
+func (b Board) Node(name string) (NodeInfo, bool) {
+	for _, n := range b.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return NodeInfo{}, false
+}
