@@ -2,6 +2,7 @@ package api
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,14 +20,26 @@ type AssignmentSet struct {
 	// node obeys Remove only for instances it had reported by then.
 	BasedOn map[string]Seq `json:"basedOn,omitempty"`
 	Pods    []Assignment   `json:"pods"`              // sorted by Pod
-	Remove  []string       `json:"remove"`            // instances, sorted; absence from Pods alone stops nothing
+	Remove  []Removal      `json:"remove"`            // sorted by instance; absence from Pods alone stops nothing
 	Pending []Unplaced     `json:"pending,omitempty"` // wanted pods without a node, sorted by Pod
 }
 
+// Known reports whether a leader ever decided anything: the zero set is no
+// decision.
+func (s AssignmentSet) Known() bool { return s.Leader != "" }
+
 // Removes reports whether the set tells a node to stop this instance.
 func (s AssignmentSet) Removes(instance string) bool {
-	_, found := slices.BinarySearch(s.Remove, instance)
+	_, found := slices.BinarySearchFunc(s.Remove, instance, func(r Removal, i string) int { return strings.Compare(r.Instance, i) })
 	return found
+}
+
+// Removal tells a node to stop one instance.
+type Removal struct {
+	Instance string    `json:"instance"`
+	Node     string    `json:"node"`
+	At       time.Time `json:"at"` // when it was first decided
+	Reason   string    `json:"reason"`
 }
 
 // Assignment gives one pod to one node. It carries no spec: the node looks the
@@ -39,6 +52,18 @@ type Assignment struct {
 	Claim   Claim     `json:"claim,omitzero"`
 	Created time.Time `json:"created"`
 	Reason  string    `json:"reason"` // why it exists and why here, see package scheduler
+	// Requests and HostPorts are what the pod takes from its node, so that a
+	// leader that does not hold the template of an older revision still knows
+	// how full the node is.
+	Requests  corev1.ResourceList `json:"requests,omitempty"`
+	HostPorts []HostPort          `json:"hostPorts,omitempty"`
+}
+
+// HostPort is a port of the node that a pod occupies.
+type HostPort struct {
+	Protocol corev1.Protocol `json:"protocol"`
+	IP       string          `json:"ip,omitempty"` // "" for all addresses
+	Port     int32           `json:"port"`
 }
 
 // Unplaced is a pod that should exist and has no node.
