@@ -30,16 +30,19 @@ func (s AssignmentSet) Known() bool { return s.Leader != "" }
 
 // Removes reports whether the set tells a node to stop this instance.
 func (s AssignmentSet) Removes(instance string) bool {
-	_, found := slices.BinarySearchFunc(s.Remove, instance, func(r Removal, i string) int { return strings.Compare(r.Instance, i) })
+	_, found := slices.BinarySearchFunc(s.Remove, instance, func(r Removal, i string) int {
+		return strings.Compare(r.Assignment.Pod.Instance, i)
+	})
 	return found
 }
 
-// Removal tells a node to stop one instance.
+// Removal tells a node to stop one instance. It keeps the assignment, so that
+// the node still finds the template whose hooks and grace period it must
+// honour, and the leader what the pod occupies until it is gone.
 type Removal struct {
-	Instance string    `json:"instance"`
-	Node     string    `json:"node"`
-	At       time.Time `json:"at"` // when it was first decided
-	Reason   string    `json:"reason"`
+	Assignment Assignment `json:"assignment"`
+	At         time.Time  `json:"at"` // when it was first decided
+	Reason     string     `json:"reason"`
 }
 
 // Assignment gives one pod to one node. It carries no spec: the node looks the
@@ -72,6 +75,7 @@ type Unplaced struct {
 	Unit    string    `json:"unit"`
 	Commit  Commit    `json:"commit"`
 	Created time.Time `json:"created"`
+	Why     string    `json:"why"`    // why it should exist, see Assignment.Reason
 	Reason  string    `json:"reason"` // "0/3 nodes are available: 3 Insufficient memory."
 }
 

@@ -23,6 +23,12 @@ func (id Identity) Workload() Identity {
 	return id
 }
 
+// At returns the identity of one slot of the same workload.
+func (id Identity) At(slot string) Identity {
+	id.Slot = slot
+	return id
+}
+
 // String returns namespace/kind/owner[slot], for logs and tests.
 func (id Identity) String() string {
 	s := id.Namespace + "/" + id.Kind + "/" + id.Owner

@@ -1,0 +1,121 @@
+package scheduler
+
+import (
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// daemonTolerations are added to every pod of a DaemonSet, so that it runs on
+// nodes where other pods may not. Source: Kubernetes, "DaemonSet: Taints and
+// tolerations".
+var daemonTolerations = []corev1.Toleration{
+	{Key: corev1.TaintNodeNotReady, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute},
+	{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute},
+	{Key: corev1.TaintNodeDiskPressure, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+	{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+	{Key: corev1.TaintNodePIDPressure, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+	{Key: corev1.TaintNodeUnschedulable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+}
+
+// expandDaemonSet makes a workload with one slot per matching node; the slot's
+// name is the node's.
+func expandDaemonSet(value *appsv1.DaemonSet, object api.Object, nodes []node) workload {
+	template := value.Spec.Template.DeepCopy()
+	template.Spec.Tolerations = append(template.Spec.Tolerations, daemonTolerations...)
+	if template.Spec.HostNetwork {
+		template.Spec.Tolerations = append(template.Spec.Tolerations, corev1.Toleration{
+			Key: corev1.TaintNodeNetworkUnavailable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule,
+		})
+	}
+	w := newWorkload(object, template)
+	filter := newFilter(template)
+	for i := range nodes {
+		if filter.matches(&nodes[i]) {
+			w.slots = append(w.slots, nodes[i].info.Name)
+		}
+	}
+	w.want = len(w.slots)
+	w.decide = func(w *workload, pods []*pod, in *input) change { return decideDaemonSet(w, value, pods, in) }
+	return w
+}
+
+func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *input) change {
+	var c change
+	minReady := seconds(value.Spec.MinReadySeconds)
+	bySlot := map[string][]*pod{}
+	for _, p := range c.replaceEnded(pods) {
+		if !slices.Contains(w.slots, p.Slot) {
+			if in.knows(p.Slot) {
+				c.stop(p, reasonNodeMismatch)
+			}
+			continue
+		}
+		bySlot[p.Slot] = append(bySlot[p.Slot], p)
+	}
+	surge, unavailable := daemonBudget(value, w.want)
+	for _, slot := range w.slots {
+		if !slices.ContainsFunc(bySlot[slot], func(p *pod) bool { ok, at := p.available(minReady, in.now); c.wakeAt(at); return ok }) {
+			unavailable--
+		}
+	}
+	for _, slot := range w.slots {
+		current, old := splitRevision(bySlot[slot], w.revision)
+		for _, p := range current[min(1, len(current)):] {
+			c.stop(p, reasonSurplus)
+		}
+		switch {
+		case len(current) == 0 && len(old) == 0:
+			// The pod of a slot whose old instance is still stopping waits
+			// for it: both may want the same host port.
+			if in.goingSlot[w.id.At(slot)] == 0 || surge > 0 {
+				c.start(slot, w.current(), reasonNodeJoin)
+			}
+		case value.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType || len(old) == 0:
+		case len(current) > 0:
+			if ok, _ := current[0].available(minReady, in.now); ok {
+				c.stopAll(old, reasonSuperseded)
+			}
+		case surge > 0:
+			surge--
+			c.start(slot, w.current(), reasonRollout)
+		case !old[0].ready():
+			c.stopAll(old, reasonSuperseded)
+		case unavailable > 0:
+			unavailable--
+			c.stopAll(old, reasonSuperseded)
+		}
+	}
+	return c
+}
+
+// daemonBudget returns how many nodes may have an extra pod and how many none
+// during a rolling update. Source: DaemonSet.spec.updateStrategy.rollingUpdate.
+func daemonBudget(value *appsv1.DaemonSet, want int) (surge, unavailable int) {
+	rolling := value.Spec.UpdateStrategy.RollingUpdate
+	if rolling == nil {
+		return 0, 1
+	}
+	one, zero := intstr.FromInt32(1), intstr.FromInt32(0)
+	surge, _ = intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(rolling.MaxSurge, zero), want, true)
+	unavailable, _ = intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(rolling.MaxUnavailable, one), want, true)
+	if surge == 0 && unavailable == 0 {
+		unavailable = 1
+	}
+	return surge, unavailable
+}
+
+func splitRevision(pods []*pod, revision string) (current, old []*pod) {
+	for _, p := range pods {
+		if p.Revision == revision {
+			current = append(current, p)
+		} else {
+			old = append(old, p)
+		}
+	}
+	return current, old
+}

@@ -1,0 +1,147 @@
+package scheduler
+
+import (
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+func expandDeployment(value *appsv1.Deployment, object api.Object) workload {
+	w := newWorkload(object, &value.Spec.Template)
+	w.setReplicas(value.Spec.Replicas)
+	w.decide = func(w *workload, pods []*pod, in *input) change { return decideDeployment(w, value, pods, in) }
+	return w
+}
+
+// decideDeployment follows Kubernetes' Deployment controller. The difference is
+// that one call decides all that may happen now, where Kubernetes needs a round
+// for each ReplicaSet.
+func decideDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *input) change {
+	var c change
+	minReady := seconds(value.Spec.MinReadySeconds)
+	live := c.replaceEnded(pods)
+	target := w.rolloutTarget(value, live, in.facts.Rollouts[w.id.String()])
+	current, old := splitRevision(live, target.revision)
+
+	switch {
+	case value.Spec.Paused && len(old) > 0:
+		c.scalePaused(w, live, target)
+	case value.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && len(old) > 0:
+		c.stopAll(old, reasonRecreate)
+	case value.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && len(current) == 0 && in.going[w.id] > 0:
+		// Recreate: the old pods must be gone, not just told to go.
+	default:
+		budget := deploymentBudget(value, w.want)
+		c.roll(w, current, old, target, budget, minReady, in.now)
+	}
+	c.rollout = c.progress(w, value, live, target, minReady, in)
+	return c
+}
+
+// rolloutTarget is the template the Deployment moves to: the one in Git, or,
+// while it is paused before a rollout began, the one that was in force.
+func (w *workload) rolloutTarget(value *appsv1.Deployment, live []*pod, known api.Rollout) template {
+	now := w.current()
+	if !value.Spec.Paused || known.Revision == "" || known.Revision == now.revision {
+		return now
+	}
+	for _, p := range live {
+		if p.Revision == now.revision {
+			return now // paused in the middle of the rollout
+		}
+	}
+	last := known.History[len(known.History)-1]
+	return template{revision: last.Revision, unit: last.Unit, commit: last.Commit}
+}
+
+// scalePaused keeps the number of pods right without moving the rollout.
+func (c *change) scalePaused(w *workload, live []*pod, target template) {
+	if surplus := len(live) - w.want; surplus > 0 {
+		for _, p := range leastWanted(live)[:surplus] {
+			c.stop(p, reasonSurplus)
+		}
+		return
+	}
+	c.fill(w, live, target)
+}
+
+// A budget says how far a rolling update may stray from the wanted number.
+type budget struct{ surge, unavailable int }
+
+// deploymentBudget resolves maxSurge and maxUnavailable: a percentage of surge
+// is rounded up, one of unavailability down, and when both are zero one pod may
+// be unavailable. Source: Deployment.spec.strategy.rollingUpdate.
+func deploymentBudget(value *appsv1.Deployment, want int) budget {
+	quarter := intstr.FromString("25%")
+	surge, unavailable := &quarter, &quarter
+	if rolling := value.Spec.Strategy.RollingUpdate; rolling != nil {
+		surge, unavailable = rolling.MaxSurge, rolling.MaxUnavailable
+	}
+	s, _ := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(surge, quarter), want, true)
+	u, _ := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(unavailable, quarter), want, false)
+	if s == 0 && u == 0 {
+		u = 1
+	}
+	return budget{surge: s, unavailable: min(u, want)}
+}
+
+// roll does one step of a rolling update, or of plain scaling when there are no
+// old pods.
+func (c *change) roll(w *workload, current, old []*pod, target template, b budget, minReady time.Duration, now time.Time) {
+	if surplus := len(current) - w.want; surplus > 0 {
+		ranked := leastWanted(current)
+		c.stopAll(ranked[:surplus], reasonSurplus)
+		current = ranked[surplus:]
+	}
+	total := len(current) + len(old)
+	starts := max(0, min(w.want-len(current), w.want+b.surge-total))
+	reason := reasonMissing
+	if len(old) > 0 {
+		reason = reasonRollout
+	}
+	for i, slot := range freeSlots(starts, current) {
+		if i < c.ended {
+			c.start(slot, target, reasonReplace)
+			continue
+		}
+		c.start(slot, target, reason)
+	}
+	if len(old) == 0 {
+		return
+	}
+
+	available := func(pods []*pod) int {
+		n := 0
+		for _, p := range pods {
+			ok, at := p.available(minReady, now)
+			c.wakeAt(at)
+			if ok {
+				n++
+			}
+		}
+		return n
+	}
+	floor := w.want - b.unavailable
+	currentAvailable := available(current)
+	// New pods that are not available yet, those just started among them,
+	// are not counted on.
+	may := total - floor - (len(current) - currentAvailable)
+	stopped := 0
+	ranked := leastWanted(old)
+	for _, p := range ranked {
+		if ok, _ := p.available(minReady, now); !ok && stopped < may {
+			c.stop(p, reasonSuperseded)
+			stopped++
+		}
+	}
+	spare := min(available(old)+currentAvailable-floor, may-stopped)
+	for _, p := range ranked {
+		if ok, _ := p.available(minReady, now); ok && spare > 0 {
+			c.stop(p, reasonSuperseded)
+			spare--
+		}
+	}
+}

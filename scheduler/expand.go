@@ -1,0 +1,100 @@
+package scheduler
+
+import (
+	"strconv"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// A workload is one object of the snapshot that owns pods.
+type workload struct {
+	id       api.Identity // without a slot
+	object   api.Object
+	template *corev1.PodTemplateSpec
+	revision string // of the template in Git now
+	want     int    // number of pods; for a DaemonSet the number of matching nodes
+	slots    []string
+	decide   func(w *workload, pods []*pod, in *input) change
+}
+
+// expand lists the workloads of a snapshot, sorted by key. The nodes matter to
+// DaemonSets alone.
+func expand(snapshot api.Snapshot, nodes []node) []workload {
+	var out []workload
+	for object := range snapshot.Objects() {
+		switch value := object.Value.(type) {
+		case *corev1.Pod:
+			out = append(out, expandPod(value, object))
+		case *appsv1.Deployment:
+			out = append(out, expandDeployment(value, object))
+		case *appsv1.ReplicaSet:
+			out = append(out, expandReplicas(object, &value.Spec.Template, value.Spec.Replicas))
+		case *corev1.ReplicationController:
+			out = append(out, expandReplicas(object, value.Spec.Template, value.Spec.Replicas))
+		case *appsv1.DaemonSet:
+			out = append(out, expandDaemonSet(value, object, nodes))
+		}
+	}
+	return out
+}
+
+// newWorkload fills in what all kinds share.
+func newWorkload(object api.Object, template *corev1.PodTemplateSpec) workload {
+	return workload{
+		id: api.Identity{
+			Namespace: object.Value.GetNamespace(),
+			Kind:      object.GVK.Kind,
+			Owner:     object.Value.GetName(),
+		},
+		object:   object,
+		template: template,
+		revision: object.Revision,
+	}
+}
+
+func (w *workload) setReplicas(replicas *int32) {
+	w.want = 1
+	if replicas != nil {
+		w.want = int(max(*replicas, 0))
+	}
+}
+
+// freeSlots returns n ordinals that no pod in use occupies, lowest first.
+func freeSlots(n int, inUse []*pod) []string {
+	taken := make(map[string]bool, len(inUse))
+	for _, p := range inUse {
+		taken[p.Slot] = true
+	}
+	out := make([]string, 0, max(n, 0))
+	for i := 0; len(out) < n; i++ {
+		if slot := strconv.Itoa(i); !taken[slot] {
+			out = append(out, slot)
+		}
+	}
+	return out
+}
+
+// templateOf returns the pod template of a workload object, nil for objects
+// that own no pods. A bare Pod is its own template.
+func templateOf(object api.Object) *corev1.PodTemplateSpec {
+	switch value := object.Value.(type) {
+	case *corev1.Pod:
+		return &corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: value.Labels, Annotations: value.Annotations},
+			Spec:       value.Spec,
+		}
+	case *appsv1.Deployment:
+		return &value.Spec.Template
+	case *appsv1.ReplicaSet:
+		return &value.Spec.Template
+	case *corev1.ReplicationController:
+		return value.Spec.Template
+	case *appsv1.DaemonSet:
+		return &value.Spec.Template
+	}
+	return nil
+}

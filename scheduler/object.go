@@ -1,0 +1,85 @@
+package scheduler
+
+import (
+	"fmt"
+	"maps"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// PodObject writes out the pod that an assignment stands for, from the template
+// in a snapshot of the assignment's commit. Its status is empty. The error says
+// what the snapshot lacks; the pod must not be started then, but one that runs
+// is left alone.
+func PodObject(fleet string, snapshot api.Snapshot, pod api.Pod, node string, created time.Time) (*corev1.Pod, error) {
+	object, found := ownerOf(snapshot, pod.Identity)
+	if !found {
+		return nil, fmt.Errorf("template of pod %s/%s: %s %s is not in this commit", pod.Namespace, pod.Name(), pod.Kind, pod.Owner)
+	}
+	if object.Revision != pod.Revision {
+		return nil, fmt.Errorf("template of pod %s/%s: %s %s has revision %s in this commit, not %s",
+			pod.Namespace, pod.Name(), pod.Kind, pod.Owner, object.Revision, pod.Revision)
+	}
+	template := templateOf(object)
+	out := &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              pod.Name(),
+			Namespace:         pod.Namespace,
+			UID:               types.UID(pod.Instance),
+			CreationTimestamp: metav1.NewTime(created.Truncate(time.Second)),
+			Labels:            maps.Clone(template.Labels),
+			Annotations:       maps.Clone(template.Annotations),
+		},
+		Spec: *template.Spec.DeepCopy(),
+	}
+	out.Spec.NodeName = node
+	owner := object.Key()
+	switch pod.Kind {
+	case "Pod":
+		return out, nil
+	case "Deployment":
+		setLabel(&out.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, pod.Revision)
+		owner = replicaSetKey(pod.Identity, pod.Revision)
+	case "DaemonSet":
+		setLabel(&out.ObjectMeta, appsv1.ControllerRevisionHashLabelKey, pod.Revision)
+		out.Spec.Tolerations = append(out.Spec.Tolerations, daemonTolerations...)
+	}
+	out.OwnerReferences = []metav1.OwnerReference{ownerReference(fleet, owner, object.GVK.GroupVersion().String())}
+	return out, nil
+}
+
+func setLabel(meta *metav1.ObjectMeta, key, value string) {
+	if meta.Labels == nil {
+		meta.Labels = map[string]string{}
+	}
+	meta.Labels[key] = value
+}
+
+func ownerReference(fleet string, key api.Key, apiVersion string) metav1.OwnerReference {
+	yes := true
+	return metav1.OwnerReference{
+		APIVersion: apiVersion, Kind: key.Kind, Name: key.Name, UID: api.UID(fleet, key), Controller: &yes, BlockOwnerDeletion: &yes,
+	}
+}
+
+// ownerOf returns the object that a pod belongs to.
+func ownerOf(snapshot api.Snapshot, id api.Identity) (api.Object, bool) {
+	group := "apps"
+	if id.Kind == "Pod" || id.Kind == "ReplicationController" {
+		group = ""
+	}
+	return snapshot.Lookup(api.Key{Group: group, Kind: id.Kind, Namespace: id.Namespace, Name: id.Owner})
+}
+
+// replicaSetKey names the ReplicaSet that Kubernetes would have made for one
+// revision of a Deployment.
+func replicaSetKey(id api.Identity, revision string) api.Key {
+	return api.Key{Group: "apps", Kind: "ReplicaSet", Namespace: id.Namespace, Name: id.Owner + "-" + revision}
+}
