@@ -1,0 +1,79 @@
+package runtime
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// Desired is the whole state that this machine should be in. The zero Desired
+// means "not known yet": it starts nothing and removes nothing. A Desired that
+// was handed out is not changed afterwards.
+type Desired struct {
+	Known bool
+	// Pods are the pods assigned to this node, sorted by Assignment.Pod.
+	Pods []Pod
+	// Remove names the instances that must go, sorted. Only these are ever
+	// stopped for being unwanted; absence from Pods stops nothing.
+	Remove []string
+	// ConfigMaps and Secrets are those that pods may refer to.
+	ConfigMaps map[types.NamespacedName]*corev1.ConfigMap
+	Secrets    map[types.NamespacedName]*corev1.Secret
+	// Services are those whose addresses go into environment variables
+	// (enableServiceLinks), with ClusterIP filled in.
+	Services []*corev1.Service
+	DNS      DNSConfig
+}
+
+// Pod is one pod that should run here.
+type Pod struct {
+	Assignment api.Assignment
+	// Object is the pod as kubectl shows it, without a status worth the name:
+	// name, namespace, UID (the instance), labels, annotations, the defaulted
+	// spec with its nodeName, and the node's addresses in status.hostIP and
+	// status.hostIPs.
+	Object *corev1.Pod
+}
+
+// Instance returns the pod's UID.
+func (p Pod) Instance() string { return p.Assignment.Pod.Instance }
+
+// DNSConfig says how names are resolved in pods.
+type DNSConfig struct {
+	Server     string // address of the cluster's DNS; "" when there is none
+	Domain     string // "cluster.local"
+	NodeConfig string // path of the node's own resolv.conf; "" means /etc/resolv.conf
+}
+
+// Lookup returns the pod with this instance.
+func (d Desired) Lookup(instance string) (Pod, bool) {
+	for _, p := range d.Pods {
+		if p.Instance() == instance {
+			return p, true
+		}
+	}
+	return Pod{}, false
+}
+
+// Removes reports whether the instance must go.
+func (d Desired) Removes(instance string) bool {
+	_, found := slices.BinarySearch(d.Remove, instance)
+	return found
+}
+
+// Only returns the part of d that regards one instance. Decisions about pods
+// are independent: deciding each part decides the whole.
+func (d Desired) Only(instance string) Desired {
+	out := d
+	out.Pods, out.Remove = nil, nil
+	if p, found := d.Lookup(instance); found {
+		out.Pods = []Pod{p}
+	}
+	if d.Removes(instance) {
+		out.Remove = []string{instance}
+	}
+	return out
+}

@@ -1,0 +1,139 @@
+package runtime
+
+import (
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// ContainerSpec is everything that an engine needs to make one container. All
+// references are resolved: it holds values and paths only.
+type ContainerSpec struct {
+	ID         string // unique on the machine, see ContainerID
+	Assignment api.Assignment
+	Namespace  string
+	Pod        string // name
+	Name       string
+	Init       bool
+	Attempt    int32
+	Crashes    int32
+	Sandbox    string
+
+	Image      string   // as in the pod's spec
+	Command    []string // replaces the image's entrypoint and drops its arguments; nil keeps both
+	Args       []string // replaces the image's arguments
+	Env        []string // NAME=value, over the image's own
+	WorkingDir string   // "" keeps the image's
+	TTY        bool
+
+	Namespaces Namespaces
+	Hostname   string
+	Mounts     []Mount
+	Resources  Resources
+	Security   Security
+	Sysctls    map[string]string
+	Stdout     string // path of a FIFO that is being read; "" discards
+	Stderr     string
+}
+
+// Namespaces are the paths of the namespaces that a pod's containers join. An
+// empty path means the host's.
+type Namespaces struct {
+	Net, IPC, UTS string
+	HostPID       bool
+	HostNetwork   bool // Net is a path to the host's
+}
+
+// Mount binds a path of the machine into a container.
+type Mount struct {
+	Source      string
+	Target      string
+	ReadOnly    bool
+	Propagation string // "rprivate", "rslave" or "rshared"
+}
+
+// Resources are the limits of a container.
+type Resources struct {
+	CPUShares   uint64
+	CPUQuota    int64 // microseconds per 100 ms; 0: no limit
+	MemoryLimit int64 // bytes; 0: no limit
+	OOMScoreAdj int
+}
+
+// Security is what a container may do: the container's security context over
+// the pod's.
+type Security struct {
+	User            *int64 // nil: the image's
+	Group           *int64
+	NonRoot         bool
+	Groups          []int64
+	Privileged      bool
+	ReadOnlyRoot    bool
+	NoNewPrivileges bool
+	AddCaps         []string // without CAP_; "ALL" is all
+	DropCaps        []string
+	Seccomp         corev1.SeccompProfileType // "" means RuntimeDefault
+	UnmaskedProc    bool
+}
+
+// Held is a container that an engine holds.
+type Held struct {
+	Container
+	Assignment api.Assignment
+	Namespace  string
+	Pod        string
+	PID        int
+}
+
+// ImageInfo is an image that a machine holds.
+type ImageInfo struct {
+	Names      []string // "docker.io/library/redis:7", sorted
+	ID         string   // "docker.io/library/redis@sha256:..."
+	Size       int64    // bytes, compressed
+	User       string
+	StopSignal string
+}
+
+// Credential opens a registry.
+type Credential struct {
+	Host     string // "registry.example.com", "docker.io"
+	Username string
+	Password string
+}
+
+// What an engine's errors mean. Engines wrap these.
+var (
+	// ErrNotFound: there is no such image or container.
+	ErrNotFound = errors.New("not found")
+	// ErrUnavailable: the engine does not answer.
+	ErrUnavailable = errors.New("container engine unavailable")
+	// ErrConfig: the container's configuration cannot work; trying again
+	// changes nothing until the pod or the image changes.
+	ErrConfig = errors.New("invalid container configuration")
+)
+
+// ContainerID returns the ID of one attempt of a pod's container: it needs no
+// memory to be found again, and no two attempts share one.
+func ContainerID(instance, name string, attempt int32) string {
+	return instance + "-" + api.SafeHash(name, 8) + "-" + itoa(int64(attempt))
+}
+
+// LogPath returns where an attempt's log lies below the log directory, as
+// kubelet lays it out.
+func LogPath(namespace, pod, instance, container string, attempt int32) string {
+	return LogFolder(namespace, pod, instance) + "/" + container + "/" + itoa(int64(attempt)) + ".log"
+}
+
+// LogFolder returns the folder of a pod's logs below the log directory.
+func LogFolder(namespace, pod, instance string) string {
+	return namespace + "_" + pod + "_" + instance
+}
+
+// Grace returns the pod's termination grace period.
+func Grace(spec *corev1.PodSpec) time.Duration {
+	d := decision{spec: spec}
+	return d.grace()
+}

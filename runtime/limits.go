@@ -1,0 +1,143 @@
+package runtime
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Limits returns the cgroup values of a container as kubelet computes them.
+// memory is the machine's, in bytes.
+// Source: kubernetes.io, Resource Management; Node-pressure Eviction, "oom_score_adj".
+func Limits(spec *corev1.PodSpec, c *corev1.Container, memory int64) Resources {
+	cpu, limit := c.Resources.Requests.Cpu(), c.Resources.Limits.Cpu()
+	if cpu.IsZero() && !limit.IsZero() {
+		cpu = limit
+	}
+	return Resources{
+		CPUShares:   Shares(cpu.MilliValue()),
+		CPUQuota:    Quota(limit.MilliValue()),
+		MemoryLimit: c.Resources.Limits.Memory().Value(),
+		OOMScoreAdj: oomScore(spec, c, memory),
+	}
+}
+
+// Shares turns milli-CPUs into cpu.shares.
+func Shares(milli int64) uint64 {
+	return uint64(max(2, milli*1024/1000))
+}
+
+// Quota turns milli-CPUs into microseconds per 100 ms; 0 is no limit.
+func Quota(milli int64) int64 {
+	if milli <= 0 {
+		return 0
+	}
+	return max(1000, milli*100)
+}
+
+func oomScore(spec *corev1.PodSpec, c *corev1.Container, memory int64) int {
+	if spec.Priority != nil && *spec.Priority >= 2000000000 {
+		return -997
+	}
+	switch QOS(spec) {
+	case corev1.PodQOSGuaranteed:
+		return -997
+	case corev1.PodQOSBestEffort:
+		return 1000
+	}
+	if memory <= 0 {
+		return 999
+	}
+	return int(min(999, max(3, 1000-1000*c.Resources.Requests.Memory().Value()/memory)))
+}
+
+// PodLimits returns the limits of the whole pod: the sum over its containers,
+// or the largest init container where that is more. A limit that one container
+// does not have, the pod does not have.
+func PodLimits(spec *corev1.PodSpec) Resources {
+	requests := podSum(spec, func(c *corev1.Container) *resource.Quantity {
+		if q := c.Resources.Requests.Cpu(); !q.IsZero() {
+			return q
+		}
+		return c.Resources.Limits.Cpu()
+	})
+	out := Resources{CPUShares: Shares(requests.MilliValue())}
+	if all(spec, func(c *corev1.Container) bool { return !c.Resources.Limits.Cpu().IsZero() }) {
+		cpu := podSum(spec, func(c *corev1.Container) *resource.Quantity { return c.Resources.Limits.Cpu() })
+		out.CPUQuota = Quota(cpu.MilliValue())
+	}
+	if all(spec, func(c *corev1.Container) bool { return !c.Resources.Limits.Memory().IsZero() }) {
+		memory := podSum(spec, func(c *corev1.Container) *resource.Quantity { return c.Resources.Limits.Memory() })
+		out.MemoryLimit = memory.Value()
+	}
+	return out
+}
+
+func podSum(spec *corev1.PodSpec, of func(*corev1.Container) *resource.Quantity) resource.Quantity {
+	var sum resource.Quantity
+	for i := range spec.Containers {
+		sum.Add(*of(&spec.Containers[i]))
+	}
+	for i := range spec.InitContainers {
+		if q := of(&spec.InitContainers[i]); q.Cmp(sum) > 0 {
+			sum = q.DeepCopy()
+		}
+	}
+	return sum
+}
+
+func all(spec *corev1.PodSpec, ok func(*corev1.Container) bool) bool {
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			if !ok(&containers[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Secure returns what a container may do: its own security context over the
+// pod's.
+func Secure(spec *corev1.PodSpec, c *corev1.Container) Security {
+	pod, own := spec.SecurityContext, c.SecurityContext
+	if pod == nil {
+		pod = &corev1.PodSecurityContext{}
+	}
+	if own == nil {
+		own = &corev1.SecurityContext{}
+	}
+	out := Security{
+		User:         or(own.RunAsUser, pod.RunAsUser),
+		Group:        or(own.RunAsGroup, pod.RunAsGroup),
+		NonRoot:      isTrue(or(own.RunAsNonRoot, pod.RunAsNonRoot)),
+		Groups:       slices.Clone(pod.SupplementalGroups),
+		Privileged:   isTrue(own.Privileged),
+		ReadOnlyRoot: isTrue(own.ReadOnlyRootFilesystem),
+		UnmaskedProc: own.ProcMount != nil && *own.ProcMount == corev1.UnmaskedProcMount,
+	}
+	if pod.FSGroup != nil {
+		out.Groups = append(out.Groups, *pod.FSGroup)
+	}
+	out.NoNewPrivileges = own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation
+	if own.Capabilities != nil {
+		for _, c := range own.Capabilities.Add {
+			out.AddCaps = append(out.AddCaps, string(c))
+		}
+		for _, c := range own.Capabilities.Drop {
+			out.DropCaps = append(out.DropCaps, string(c))
+		}
+	}
+	if profile := or(own.SeccompProfile, pod.SeccompProfile); profile != nil {
+		out.Seccomp = profile.Type
+	}
+	return out
+}
+
+func or[T any](first, second *T) *T {
+	if first != nil {
+		return first
+	}
+	return second
+}
