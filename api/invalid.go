@@ -16,6 +16,9 @@ type Invalid struct {
 	Object string `json:"object,omitempty"` // "Deployment default/web", when the file got that far
 	Field  string `json:"field,omitempty"`  // "spec.template.spec.containers[0].image"
 	Reason string `json:"reason"`
+	// Warning marks what does not keep the commit from being accepted:
+	// nothing is done with this object or field, and the author is told so.
+	Warning bool `json:"warning,omitempty"`
 }
 
 // Error returns "apps/web.yaml:12: spec.replicas: must be ...".
@@ -27,6 +30,9 @@ func (e Invalid) Error() string {
 	}
 	if b.Len() > 0 {
 		b.WriteString(": ")
+	}
+	if e.Warning {
+		b.WriteString("warning: ")
 	}
 	if e.Field != "" {
 		b.WriteString(e.Field)
@@ -51,6 +57,12 @@ func (e Invalid) Compare(other Invalid) int {
 func SortInvalid(problems []Invalid) []Invalid {
 	slices.SortFunc(problems, Invalid.Compare)
 	return slices.Compact(problems)
+}
+
+// Refused reports whether one of the problems is more than a warning, so that
+// the commit cannot be accepted.
+func Refused(problems []Invalid) bool {
+	return slices.ContainsFunc(problems, func(p Invalid) bool { return !p.Warning })
 }
 
 // InvalidError is the error of a commit that holds mistakes.
