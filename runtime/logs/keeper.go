@@ -1,0 +1,366 @@
+package logs
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/shoal-dev/shoal/runtime/keeper"
+)
+
+//go:embed all:keeper
+var embedded embed.FS
+
+// ErrNoKeeper is returned by StartKeeper when the program was built without the
+// keeper inside.
+var ErrNoKeeper = errors.New("this program was built without shoal-keeper inside; build it with `make build`")
+
+// KeeperConfig says where the keeper lives.
+type KeeperConfig struct {
+	RunDir string // socket and FIFOs; /run/shoal
+	BinDir string // where the program is unpacked; /var/lib/shoal/bin
+	// Program is used instead of the embedded keeper when it is not empty.
+	Program []byte
+}
+
+// Keeper is the connection to the keeper process. It may be used concurrently.
+type Keeper struct {
+	cfg     KeeperConfig
+	program string // path
+	version string
+
+	mu   sync.Mutex
+	conn net.Conn
+	in   *bufio.Reader
+	held map[string]keeper.Request
+	pid  int
+}
+
+// EmbeddedKeeper returns the keeper program that this one carries, or
+// ErrNoKeeper.
+func EmbeddedKeeper() ([]byte, error) {
+	program, err := fs.ReadFile(embedded, "keeper/shoal-keeper")
+	if err != nil {
+		return nil, ErrNoKeeper
+	}
+	return program, nil
+}
+
+// StartKeeper connects to the keeper that runs, or starts one. A keeper of
+// another build is replaced; nothing is lost, as the FIFOs stay.
+func StartKeeper(ctx context.Context, cfg KeeperConfig) (*Keeper, error) {
+	program := cfg.Program
+	if program == nil {
+		var err error
+		if program, err = EmbeddedKeeper(); err != nil {
+			return nil, err
+		}
+	}
+	sum := sha256.Sum256(program)
+	k := &Keeper{cfg: cfg, version: hex.EncodeToString(sum[:8]), held: map[string]keeper.Request{}}
+	if err := os.MkdirAll(filepath.Join(cfg.RunDir, "fifo"), 0o711); err != nil {
+		return nil, err
+	}
+	var err error
+	if k.program, err = unpack(cfg.BinDir, k.version, program); err != nil {
+		return nil, fmt.Errorf("unpack the keeper: %w", err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k, k.ensure(ctx)
+}
+
+// unpack writes the program below dir, once per version, and removes others.
+func unpack(dir, version string, program []byte) (string, error) {
+	path := filepath.Join(dir, "shoal-keeper-"+version)
+	if info, err := os.Stat(path); err == nil && info.Size() == int64(len(program)) {
+		return path, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	old, _ := filepath.Glob(filepath.Join(dir, "shoal-keeper-*"))
+	for _, o := range old {
+		_ = os.Remove(o)
+	}
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, program, 0o755); err != nil {
+		return "", err
+	}
+	return path, os.Rename(temporary, path)
+}
+
+func (k *Keeper) socket() string { return filepath.Join(k.cfg.RunDir, "keeper.sock") }
+
+// ensure connects, starting a keeper where none answers. k.mu is held.
+func (k *Keeper) ensure(ctx context.Context) error {
+	if k.conn != nil {
+		return nil
+	}
+	if err := k.connect(); err == nil {
+		reply, err := k.ask(keeper.Request{Verb: keeper.Ping})
+		if err == nil && reply.Version == k.version {
+			k.pid = reply.PID
+			return k.replay()
+		}
+		if err == nil {
+			_, _ = k.ask(keeper.Request{Verb: keeper.Quit})
+		}
+		k.hangUp()
+	}
+	if err := k.start(ctx); err != nil {
+		return fmt.Errorf("start the keeper: %w", err)
+	}
+	return k.replay()
+}
+
+// start runs the keeper in a session of its own and waits until it answers.
+func (k *Keeper) start(ctx context.Context) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		cmd := exec.Command(k.program, "-socket", k.socket(), "-version", k.version)
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for {
+			if k.connect() == nil {
+				if reply, err := k.ask(keeper.Request{Verb: keeper.Ping}); err == nil && reply.Version == k.version {
+					k.pid = reply.PID
+					return nil
+				}
+				k.hangUp()
+			}
+			select {
+			case err := <-ended:
+				if time.Now().After(deadline) {
+					return fmt.Errorf("it ended at once: %v", err)
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(2 * time.Millisecond):
+				if time.Now().After(deadline) {
+					return errors.New("it does not answer")
+				}
+				continue
+			}
+			break // the one before had not let go of its lock yet
+		}
+	}
+}
+
+func (k *Keeper) connect() error {
+	conn, err := net.Dial("unix", k.socket())
+	if err != nil {
+		return err
+	}
+	k.conn, k.in = conn, bufio.NewReader(conn)
+	return nil
+}
+
+func (k *Keeper) hangUp() {
+	if k.conn != nil {
+		_ = k.conn.Close()
+		k.conn, k.in = nil, nil
+	}
+}
+
+// replay tells a keeper everything that it has to hold.
+func (k *Keeper) replay() error {
+	ids := make([]string, 0, len(k.held))
+	for id := range k.held {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	var errs []error
+	for _, id := range ids {
+		if _, err := k.ask(k.held[id]); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ask sends one request over the connection. k.mu is held.
+func (k *Keeper) ask(r keeper.Request) (keeper.Reply, error) {
+	var reply keeper.Reply
+	line, err := json.Marshal(r)
+	if err != nil {
+		return reply, err
+	}
+	_ = k.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := k.conn.Write(append(line, '\n')); err != nil {
+		return reply, err
+	}
+	answer, err := k.in.ReadBytes('\n')
+	if err != nil {
+		return reply, err
+	}
+	if err := json.Unmarshal(answer, &reply); err != nil {
+		return reply, err
+	}
+	if reply.Error != "" {
+		return reply, answerError(reply.Error)
+	}
+	return reply, nil
+}
+
+// answerError is what the keeper says; the connection is fine.
+type answerError string
+
+func (e answerError) Error() string { return string(e) }
+
+// request sends one request, to a new keeper if the old one is gone.
+func (k *Keeper) request(ctx context.Context, r keeper.Request) (keeper.Reply, error) {
+	for try := 0; ; try++ {
+		if err := k.ensure(ctx); err != nil {
+			return keeper.Reply{}, err
+		}
+		reply, err := k.ask(r)
+		var said answerError
+		if err == nil || errors.As(err, &said) {
+			return reply, err
+		}
+		k.hangUp()
+		if try == 1 {
+			return reply, err
+		}
+	}
+}
+
+// Open makes the FIFOs of a container and has the keeper write what comes
+// through them to the log file at path. It is idempotent.
+func (k *Keeper) Open(ctx context.Context, id, path string) (stdout, stderr string, err error) {
+	stdout, stderr = k.FIFOs(id)
+	for _, fifo := range []string{stdout, stderr} {
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", "", fmt.Errorf("make %s: %w", fifo, err)
+		}
+	}
+	r := keeper.Request{Verb: keeper.Open, ID: id, Stdout: stdout, Stderr: stderr, Path: path}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, err := k.request(ctx, r); err != nil {
+		return "", "", fmt.Errorf("keep the log of %s: %w", id, err)
+	}
+	k.held[id] = r
+	return stdout, stderr, nil
+}
+
+// FIFOs returns where a container's FIFOs are.
+func (k *Keeper) FIFOs(id string) (stdout, stderr string) {
+	base := filepath.Join(k.cfg.RunDir, "fifo", id)
+	return base + ".out", base + ".err"
+}
+
+// Close has the keeper write what is left in the container's FIFOs, and removes
+// them. Closing what is not open is fine.
+func (k *Keeper) Close(ctx context.Context, id string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.held, id)
+	_, err := k.request(ctx, keeper.Request{Verb: keeper.Close, ID: id})
+	if err != nil {
+		return fmt.Errorf("close the log of %s: %w", id, err)
+	}
+	stdout, stderr := k.FIFOs(id)
+	for _, fifo := range []string{stdout, stderr} {
+		if err := os.Remove(fifo); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Held returns the IDs that the keeper holds, sorted.
+func (k *Keeper) Held(ctx context.Context) ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	reply, err := k.request(ctx, keeper.Request{Verb: keeper.List})
+	return reply.Held, err
+}
+
+// PID returns the process ID of the keeper that answered last.
+func (k *Keeper) PID() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pid
+}
+
+// Run restarts the keeper whenever it ends, until ctx does. The keeper itself
+// goes on. failed is told when it cannot be restarted.
+func (k *Keeper) Run(ctx context.Context, failed func(error)) {
+	for wait := time.Duration(0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		k.mu.Lock()
+		err := k.ensure(ctx)
+		k.mu.Unlock()
+		if err != nil {
+			failed(err)
+			wait = min(30*time.Second, 2*wait+time.Second)
+			continue
+		}
+		wait = 10 * time.Millisecond
+		k.watch(ctx)
+		k.mu.Lock()
+		k.hangUp()
+		k.mu.Unlock()
+	}
+}
+
+// watch returns when the keeper has ended or ctx has.
+func (k *Keeper) watch(ctx context.Context) {
+	conn, err := net.Dial("unix", k.socket())
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	_, _ = conn.Read(make([]byte, 1)) // nothing is ever sent: it returns at the end
+}
+
+// Stop ends the keeper and the connection; the containers' output waits.
+func (k *Keeper) Stop() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.quit()
+}
+
+func (k *Keeper) quit() error {
+	if k.conn == nil {
+		if err := k.connect(); err != nil {
+			return nil
+		}
+	}
+	_, err := k.ask(keeper.Request{Verb: keeper.Quit})
+	k.hangUp()
+	return err
+}
+
+// StopKeeper ends the keeper of a run directory, if there is one.
+func StopKeeper(runDir string) error {
+	k := &Keeper{cfg: KeeperConfig{RunDir: runDir}}
+	return k.Stop()
+}
