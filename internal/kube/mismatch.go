@@ -13,7 +13,8 @@ import (
 
 // typeErrors finds every value in data that does not fit its Go type. The
 // decoder itself stops at the first one and often does not say where it is;
-// this walks the value and the type side by side. cause is what the decoder
+// this walks the value and the type side by side, and finds unknown fields on
+// the way. cause is what the decoder
 // said, for the case that the walk finds nothing.
 func typeErrors(data []byte, t reflect.Type, cause error) []FieldError {
 	var value any
@@ -22,13 +23,16 @@ func typeErrors(data []byte, t reflect.Type, cause error) []FieldError {
 	}
 	var m mismatches
 	m.check("", t, value)
-	if len(m.found) == 0 {
-		return []FieldError{{Reason: strings.TrimPrefix(cause.Error(), "json: ")}}
+	if len(m.found) == m.unknown {
+		return append(m.found, FieldError{Reason: strings.TrimPrefix(cause.Error(), "json: ")})
 	}
 	return m.found
 }
 
-type mismatches struct{ found []FieldError }
+type mismatches struct {
+	found   []FieldError
+	unknown int // of found: fields that fit no type because there is none
+}
 
 func (m *mismatches) add(path, format string, args ...any) {
 	m.found = append(m.found, FieldError{Field: path, Reason: fmt.Sprintf(format, args...)})
@@ -83,6 +87,9 @@ func (m *mismatches) checkStruct(path string, t reflect.Type, value any) {
 	for _, name := range sortedKeys(object) {
 		if ft, known := fields[name]; known {
 			m.check(join(path, name), ft, object[name])
+		} else {
+			m.add(join(path, name), "unknown field")
+			m.unknown++
 		}
 	}
 }

@@ -1,0 +1,164 @@
+package manifest
+
+import (
+	"reflect"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// FieldScope is the verdict on a field that is not served, or only with some
+// values.
+type FieldScope struct {
+	Of      reflect.Type // the struct that has the field
+	Field   string       // its name in a manifest
+	Allow   string       // values that are accepted, separated by spaces
+	Verdict Verdict
+	Warning bool // the object is accepted without it
+	Reason  string
+}
+
+func planned[T any](field, allow, reason string) FieldScope {
+	return FieldScope{Of: reflect.TypeFor[T](), Field: field, Allow: allow, Verdict: Planned, Reason: reason}
+}
+
+func out[T any](field, allow, reason string) FieldScope {
+	return FieldScope{Of: reflect.TypeFor[T](), Field: field, Allow: allow, Verdict: Out, Reason: reason}
+}
+
+func warn(f FieldScope) FieldScope {
+	f.Warning = true
+	return f
+}
+
+// FieldScopes lists what is not served of the structs in servedFields.
+var FieldScopes = []FieldScope{
+	planned[corev1.PodSpec]("ephemeralContainers", "", "debug containers are added to running pods, not written in Git"),
+	planned[corev1.PodSpec]("activeDeadlineSeconds", "", "pods are not ended after a time"),
+	planned[corev1.PodSpec]("hostPID", "", "pods do not share the machine's process namespace"),
+	planned[corev1.PodSpec]("hostIPC", "", "pods do not share the machine's IPC namespace"),
+	planned[corev1.PodSpec]("shareProcessNamespace", "false", "containers of a pod have process namespaces of their own"),
+	planned[corev1.PodSpec]("hostUsers", "true", "user namespaces are not set up"),
+	planned[corev1.PodSpec]("setHostnameAsFQDN", "false", "the host name is the short one"),
+	planned[corev1.PodSpec]("hostnameOverride", "", "use hostname"),
+	planned[corev1.PodSpec]("resources", "", "write the resources of each container"),
+	warn(planned[corev1.PodSpec]("priorityClassName", "", "all pods have the same priority")),
+	warn(planned[corev1.PodSpec]("priority", "0", "all pods have the same priority")),
+	warn(planned[corev1.PodSpec]("preemptionPolicy", "Never", "no pod is removed in favour of another")),
+	warn(planned[corev1.PodSpec]("automountServiceAccountToken", "false", "no token is mounted: there is no API server that would accept it for writing")),
+	planned[corev1.PodSpec]("readinessGates", "", "there is nobody who could set the conditions"),
+	planned[corev1.PodSpec]("schedulingGates", "", "there is nobody who could remove the gates"),
+	planned[corev1.PodSpec]("evictionResponders", "", "nobody but Shoal itself evicts pods"),
+	planned[corev1.PodSpec]("schedulingGroup", "", "pods are placed one by one"),
+	out[corev1.PodSpec]("runtimeClassName", "", "containers run on runc"),
+	out[corev1.PodSpec]("overhead", "", "it belongs to runtimeClassName"),
+	out[corev1.PodSpec]("resourceClaims", "", "dynamic resource allocation needs drivers"),
+	out[corev1.PodSpec]("schedulerName", "default-scheduler", "there is one scheduler"),
+	out[corev1.PodOS]("name", "linux", "nodes run Linux"),
+
+	planned[corev1.Container]("restartPolicy", "", "sidecars (init containers that keep running) are not started"),
+	planned[corev1.Container]("restartPolicyRules", "", "the pod's restartPolicy decides alone"),
+	planned[corev1.Container]("volumeDevices", "", "there are no block volumes"),
+	warn(planned[corev1.Container]("resizePolicy", "", "a change of resources replaces the pod")),
+	warn(planned[corev1.Container]("stdin", "", "nothing is attached to the standard input")),
+	warn(planned[corev1.Container]("stdinOnce", "", "nothing is attached to the standard input")),
+	warn(planned[corev1.Container]("tty", "", "no terminal is allocated")),
+	planned[corev1.ContainerPort]("protocol", "TCP UDP", "only TCP and UDP are routed"),
+	planned[corev1.EnvVarSource]("fileKeyRef", "", "variables are not read from files"),
+	planned[corev1.VolumeMount]("mountPropagation", "None", "mounts are private to the container"),
+	planned[corev1.VolumeMount]("recursiveReadOnly", "Disabled", "only the mount itself is made read-only"),
+	planned[corev1.VolumeMount]("bindMountOptions", "", "volumes are mounted with the usual options"),
+	planned[corev1.Probe]("terminationGracePeriodSeconds", "", "the pod's grace period holds"),
+	planned[corev1.Lifecycle]("stopSignal", "", "containers are stopped with SIGTERM, or the signal of their image"),
+	out[corev1.LifecycleHandler]("tcpSocket", "", "Kubernetes does not support it either; use exec or httpGet"),
+	out[corev1.ResourceRequirements]("claims", "", "dynamic resource allocation needs drivers"),
+
+	planned[corev1.SecurityContext]("seLinuxOptions", "", "SELinux labels are not set"),
+	planned[corev1.SecurityContext]("procMount", "Default", "/proc is masked as usual"),
+	planned[corev1.SecurityContext]("appArmorProfile", "", "AppArmor profiles are not set"),
+	out[corev1.SecurityContext]("windowsOptions", "", "nodes run Linux"),
+	planned[corev1.PodSecurityContext]("seLinuxOptions", "", "SELinux labels are not set"),
+	planned[corev1.PodSecurityContext]("seLinuxChangePolicy", "", "SELinux labels are not set"),
+	planned[corev1.PodSecurityContext]("supplementalGroupsPolicy", "Merge", "groups of the image are merged"),
+	planned[corev1.PodSecurityContext]("sysctls", "", "kernel parameters are not set"),
+	planned[corev1.PodSecurityContext]("appArmorProfile", "", "AppArmor profiles are not set"),
+	out[corev1.PodSecurityContext]("windowsOptions", "", "nodes run Linux"),
+	planned[corev1.SeccompProfile]("type", "RuntimeDefault Unconfined", "profiles in files of the node are not loaded"),
+	planned[corev1.SeccompProfile]("localhostProfile", "", "profiles in files of the node are not loaded"),
+
+	planned[corev1.EmptyDirVolumeSource]("mode", "", "the directory is writable for all"),
+	planned[corev1.EmptyDirVolumeSource]("medium", "Memory", "only disk and memory"),
+	planned[corev1.VolumeProjection]("serviceAccountToken", "", "tokens are not issued"),
+	planned[corev1.VolumeProjection]("clusterTrustBundle", "", "there are no trust bundles"),
+	planned[corev1.VolumeProjection]("podCertificate", "", "certificates are not issued to pods"),
+	planned[corev1.VolumeSource]("persistentVolumeClaim", "", "volumes that outlive a pod are not provided"),
+	planned[corev1.VolumeSource]("ephemeral", "", "volumes that outlive a pod are not provided"),
+	planned[corev1.VolumeSource]("nfs", "", "network file systems are not mounted"),
+	planned[corev1.VolumeSource]("image", "", "images are not mounted as volumes"),
+	out[corev1.VolumeSource]("csi", "", "CSI is out of scope"),
+	out[corev1.VolumeSource]("flexVolume", "", "volume plugins are out of scope"),
+	out[corev1.VolumeSource]("gitRepo", "", "Kubernetes removed it"),
+	out[corev1.VolumeSource]("iscsi", "", "needs a driver"),
+	out[corev1.VolumeSource]("fc", "", "needs a driver"),
+	out[corev1.VolumeSource]("rbd", "", "needs a driver"),
+	out[corev1.VolumeSource]("cephfs", "", "needs a driver"),
+	out[corev1.VolumeSource]("glusterfs", "", "needs a driver"),
+	out[corev1.VolumeSource]("quobyte", "", "needs a driver"),
+	out[corev1.VolumeSource]("flocker", "", "needs a driver"),
+	out[corev1.VolumeSource]("cinder", "", "needs a cloud provider"),
+	out[corev1.VolumeSource]("gcePersistentDisk", "", "needs a cloud provider"),
+	out[corev1.VolumeSource]("awsElasticBlockStore", "", "needs a cloud provider"),
+	out[corev1.VolumeSource]("azureFile", "", "needs a cloud provider"),
+	out[corev1.VolumeSource]("azureDisk", "", "needs a cloud provider"),
+	out[corev1.VolumeSource]("vsphereVolume", "", "needs a cloud provider"),
+	out[corev1.VolumeSource]("photonPersistentDisk", "", "needs a cloud provider"),
+	out[corev1.VolumeSource]("portworxVolume", "", "needs a driver"),
+	out[corev1.VolumeSource]("scaleIO", "", "needs a driver"),
+	out[corev1.VolumeSource]("storageos", "", "needs a driver"),
+
+	warn(planned[corev1.ServiceSpec]("type", "ClusterIP NodePort", "no load balancer and no external name is provided; a LoadBalancer works like a NodePort")),
+	warn(planned[corev1.ServiceSpec]("externalIPs", "", "only the cluster IP and node ports receive traffic")),
+	warn(planned[corev1.ServiceSpec]("externalName", "", "no DNS name is made for it")),
+	warn(planned[corev1.ServiceSpec]("loadBalancerIP", "", "no load balancer is provided")),
+	warn(planned[corev1.ServiceSpec]("loadBalancerClass", "", "no load balancer is provided")),
+	warn(planned[corev1.ServiceSpec]("loadBalancerSourceRanges", "", "no load balancer is provided; traffic is NOT FILTERED by source")),
+	planned[corev1.ServiceSpec]("ipFamilyPolicy", "SingleStack PreferDualStack", "services have one IPv4 address"),
+	planned[corev1.ServicePort]("protocol", "TCP UDP", "only TCP and UDP are routed"),
+}
+
+// servedFields names, for every struct that FieldScopes speaks of, the fields
+// that are served. A field in neither table, such as one that a new version of
+// Kubernetes brings, is refused; a test tells which.
+var servedFields = map[reflect.Type]map[string]bool{
+	reflect.TypeFor[corev1.PodSpec](): names("volumes initContainers containers restartPolicy terminationGracePeriodSeconds dnsPolicy nodeSelector " +
+		"serviceAccountName serviceAccount nodeName hostNetwork securityContext imagePullSecrets hostname subdomain affinity tolerations hostAliases " +
+		"dnsConfig enableServiceLinks topologySpreadConstraints os"),
+	reflect.TypeFor[corev1.PodOS](): names(""),
+	reflect.TypeFor[corev1.Container](): names("name image command args workingDir ports envFrom env resources volumeMounts livenessProbe readinessProbe " +
+		"startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext"),
+	reflect.TypeFor[corev1.ContainerPort]():        names("name hostPort containerPort hostIP"),
+	reflect.TypeFor[corev1.EnvVarSource]():         names("fieldRef resourceFieldRef configMapKeyRef secretKeyRef"),
+	reflect.TypeFor[corev1.VolumeMount]():          names("name readOnly mountPath subPath subPathExpr"),
+	reflect.TypeFor[corev1.Probe]():                names("initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold"),
+	reflect.TypeFor[corev1.Lifecycle]():            names("postStart preStop"),
+	reflect.TypeFor[corev1.LifecycleHandler]():     names("exec httpGet sleep"),
+	reflect.TypeFor[corev1.ResourceRequirements](): names("limits requests"),
+	reflect.TypeFor[corev1.SecurityContext](): names("capabilities privileged runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem allowPrivilegeEscalation " +
+		"seccompProfile"),
+	reflect.TypeFor[corev1.PodSecurityContext]():   names("runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy seccompProfile"),
+	reflect.TypeFor[corev1.SeccompProfile]():       names(""),
+	reflect.TypeFor[corev1.EmptyDirVolumeSource](): names("sizeLimit"),
+	reflect.TypeFor[corev1.VolumeProjection]():     names("secret downwardAPI configMap"),
+	reflect.TypeFor[corev1.VolumeSource]():         names("hostPath emptyDir secret downwardAPI configMap projected"),
+	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs sessionAffinity externalTrafficPolicy healthCheckNodePort " +
+		"publishNotReadyAddresses sessionAffinityConfig ipFamilies allocateLoadBalancerNodePorts internalTrafficPolicy trafficDistribution"),
+	reflect.TypeFor[corev1.ServicePort](): names("name appProtocol port targetPort nodePort"),
+}
+
+func names(list string) map[string]bool {
+	set := map[string]bool{}
+	for _, name := range strings.Fields(list) {
+		set[name] = true
+	}
+	return set
+}

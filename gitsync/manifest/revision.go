@@ -1,0 +1,58 @@
+package manifest
+
+import (
+	"encoding/json"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// revisionForm names the canonical form below. It is part of what is hashed:
+// a new form must have a new name, and rolls every workload once.
+const revisionForm = "shoal pod template 1\n"
+
+// revision returns the hash of the pod template in an object as its author
+// wrote it, "" when there is none. Keys are sorted and nulls dropped, so that
+// comments, order and indentation do not count; nothing is added, so that the
+// defaults of a newer version do not count either.
+func revision(kind string, object map[string]any) string {
+	spec, _ := object["spec"].(map[string]any)
+	var authored any
+	switch kind {
+	case "Pod":
+		meta, _ := object["metadata"].(map[string]any)
+		authored = map[string]any{
+			"metadata": map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]},
+			"spec":     object["spec"],
+		}
+	case "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "StatefulSet", "Job":
+		authored = spec["template"]
+	default:
+		return ""
+	}
+	data, err := json.Marshal(withoutNulls(authored))
+	if err != nil {
+		return "" // cannot be: it was JSON
+	}
+	return api.SafeHash(revisionForm+string(data), 10)
+}
+
+func withoutNulls(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, item := range v {
+			if item != nil {
+				out[key] = withoutNulls(item)
+			}
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, item := range v {
+			out[i] = withoutNulls(item)
+		}
+		return out
+	default:
+		return value
+	}
+}

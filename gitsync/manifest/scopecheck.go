@@ -1,0 +1,135 @@
+package manifest
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// finding is a field with what is wrong with it.
+type finding struct {
+	field, reason string
+	warning       bool
+}
+
+// scopeRules indexes FieldScopes.
+var scopeRules = func() map[reflect.Type]map[string]FieldScope {
+	index := map[reflect.Type]map[string]FieldScope{}
+	for _, f := range FieldScopes {
+		if index[f.Of] == nil {
+			index[f.Of] = map[string]FieldScope{}
+		}
+		index[f.Of][f.Field] = f
+	}
+	return index
+}()
+
+// checkScope returns the fields of an object, as its author wrote it, that are
+// not served. Call it before defaulting: defaults set fields too.
+func checkScope(object any) []finding {
+	var found []finding
+	walk("", reflect.ValueOf(object).Elem(), &found)
+	return found
+}
+
+var unmarshalerType = reflect.TypeFor[json.Unmarshaler]()
+
+// walk visits every field that is set. Values with a JSON form of their own
+// (quantities, times) and maps hold no structs of interest.
+func walk(path string, v reflect.Value, found *[]finding) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			walk(path, v.Elem(), found)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			walk(fmt.Sprintf("%s[%d]", path, i), v.Index(i), found)
+		}
+	case reflect.Struct:
+		if !reflect.PointerTo(v.Type()).Implements(unmarshalerType) {
+			walkStruct(path, v, found)
+		}
+	}
+}
+
+func walkStruct(path string, v reflect.Value, found *[]finding) {
+	t := v.Type()
+	served, limited := servedFields[t]
+	for i := range t.NumField() {
+		value := v.Field(i)
+		if value.IsZero() {
+			continue
+		}
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if name == "" { // inlined
+			walk(path, value, found)
+			continue
+		}
+		field := strings.TrimPrefix(path+"."+name, ".")
+		if !limited || served[name] {
+			walk(field, value, found)
+			continue
+		}
+		if f, bad := judge(scopeRules[t][name], field, value); bad {
+			*found = append(*found, f)
+		}
+	}
+	if requirements, ok := v.Interface().(corev1.ResourceRequirements); ok {
+		checkResources(path, requirements, found)
+	}
+}
+
+// judge applies the rule of a field, the zero rule included, to its value.
+func judge(rule FieldScope, field string, value reflect.Value) (finding, bool) {
+	text := fmt.Sprint(reflect.Indirect(value).Interface())
+	if rule.Allow != "" && slices.Contains(strings.Fields(rule.Allow), text) {
+		return finding{}, false
+	}
+	if rule.Field == "" {
+		return finding{field: field, reason: "is not served: Shoal does not know this field of Kubernetes yet"}, true
+	}
+	subject := "is"
+	if rule.Allow != "" {
+		subject = text + " is"
+	}
+	verdict := "planned, not served yet"
+	if rule.Verdict == Out {
+		verdict = "out of scope"
+	}
+	return finding{field, fmt.Sprintf("%s %s: %s", subject, verdict, rule.Reason), rule.Warning}, true
+}
+
+// checkResources knows which resources exist on a node.
+func checkResources(path string, r corev1.ResourceRequirements, found *[]finding) {
+	for _, part := range []struct {
+		name string
+		list corev1.ResourceList
+	}{{"limits", r.Limits}, {"requests", r.Requests}} {
+		for _, name := range resourceNames(part.list) {
+			field := fmt.Sprintf("%s.%s[%s]", path, part.name, name)
+			switch name {
+			case corev1.ResourceCPU, corev1.ResourceMemory:
+			case corev1.ResourceEphemeralStorage:
+				if part.name == "limits" {
+					*found = append(*found, finding{field, "is planned, not served yet: the limit is counted when placing the pod, not enforced", true})
+				}
+			default:
+				*found = append(*found, finding{field, "is planned, not served yet: nodes offer cpu, memory and ephemeral-storage", false})
+			}
+		}
+	}
+}
+
+func resourceNames(list corev1.ResourceList) []corev1.ResourceName {
+	out := make([]corev1.ResourceName, 0, len(list))
+	for name := range list {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
