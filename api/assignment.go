@@ -42,6 +42,9 @@ func (s AssignmentSet) Removes(instance string) bool {
 type Removal struct {
 	Assignment Assignment `json:"assignment"`
 	At         time.Time  `json:"at"` // when it was first decided
+	// Seen reports whether its node has shown the instance since it was
+	// assigned: one that was seen and is no longer shown is gone.
+	Seen bool `json:"seen,omitempty"`
 	Reason     string     `json:"reason"`
 }
 

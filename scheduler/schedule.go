@@ -106,9 +106,11 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.
 // identities, and the removals that are still under way.
 func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 	observed := map[string]*api.PodState{}
+	reporting := map[string]bool{}
 	where := map[string]string{}
 	for i := range in.board.Pods {
 		record := &in.board.Pods[i]
+		reporting[record.Node] = true
 		for j := range record.Pods {
 			state := &record.Pods[j]
 			observed[state.Pod.Instance] = state
@@ -123,9 +125,10 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 		a := r.Assignment
 		_, there := observed[a.Pod.Instance]
 		delete(observed, a.Pod.Instance)
-		if !there && in.now.Sub(r.At) >= forgetRemoval {
+		if !there && reporting[a.Node] && (r.Seen || in.now.Sub(r.At) >= forgetRemoval) {
 			continue
 		}
+		r.Seen = r.Seen || there
 		removals = append(removals, r)
 		if there {
 			in.going[a.Pod.Workload()]++
@@ -175,7 +178,9 @@ func (in *input) mint(w *workload, s start, i int) *pod {
 func (in *input) remove(removals []api.Removal, stops []stop) []api.Removal {
 	for _, s := range stops {
 		if s.pod.node != "" {
-			removals = append(removals, api.Removal{Assignment: s.pod.assignment(), At: in.now, Reason: s.reason})
+			removals = append(removals, api.Removal{
+				Assignment: s.pod.assignment(), At: in.now, Seen: s.pod.state != nil, Reason: s.reason,
+			})
 		}
 	}
 	slices.SortFunc(removals, func(a, b api.Removal) int {

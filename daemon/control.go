@@ -1,0 +1,334 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gitsync"
+	"github.com/shoal-dev/shoal/policy"
+	"github.com/shoal-dev/shoal/runtime"
+	"github.com/shoal-dev/shoal/runtime/agent"
+	"github.com/shoal-dev/shoal/scheduler"
+)
+
+// control is the loop that decides. Its fields below the line belong to the
+// goroutine that runs step.
+type control struct {
+	cfg     Config
+	ranges  ranges
+	fleet   string
+	log     *slog.Logger
+	repo    *gitsync.Repo
+	agent   *agent.Agent
+	events  *events
+	metrics *metrics
+	view    atomic.Pointer[view]
+	node    atomic.Pointer[api.NodeInfo]
+	drained atomic.Pointer[map[string]bool] // removed instances that no rule leads to any more
+	publish func()                          // pokes whoever follows the view
+
+	checkpoint checkpoint
+	decided    decided
+	objects    map[string]*corev1.Pod // by instance, without status
+	missing    map[string]string      // by instance: why it has no object
+	kept       []api.Commit
+	config     configCache
+	said       map[string]string // last message logged on each subject
+}
+
+// configCache holds what pods refer to, taken out of one snapshot.
+type configCache struct {
+	units      map[string]api.Commit
+	configMaps map[types.NamespacedName]*corev1.ConfigMap
+	secrets    map[types.NamespacedName]*corev1.Secret
+}
+
+// step is one turn of the loop: read everything anew, decide, act. It returns
+// when to look again though nothing changed.
+func (c *control) step(context.Context) time.Time {
+	now := time.Now()
+	started := now
+	snapshot := c.repo.Latest()
+	states := c.agent.States()
+	observed := states.Seq.N > 0
+	board := api.Board{Assigned: c.decided.Assigned}
+	if info := c.node.Load(); info != nil {
+		board.Nodes = []api.NodeInfo{*info}
+	}
+	var wake time.Time
+	if observed {
+		board.Pods = []api.PodStates{states}
+		// Without the machine's own word nothing is decided: every pod would
+		// look as if it were not ready.
+		wake = c.decide(snapshot, board, now)
+		board.Assigned = c.decided.Assigned
+	}
+	c.sync(snapshot)
+	c.publishView(snapshot, board, observed, now)
+	c.metrics.turns.Observe(time.Since(started).Seconds())
+	return wake
+}
+
+// decide schedules, remembers the result, and tells what changed.
+func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) time.Time {
+	set, facts, wake := scheduler.Schedule(snapshot, board, c.decided.Facts, now)
+	if !snapshot.Known() {
+		return wake
+	}
+	set.Epoch, set.Term, set.Quorate, set.Leader = 1, 1, true, c.cfg.Node
+	facts.Term = 1
+	var services []*corev1.Service
+	for service := range api.Of[*corev1.Service](snapshot) {
+		services = append(services, service)
+	}
+	var problems []error
+	facts.Addresses, problems = policy.Allocate(services, facts.Addresses, c.ranges.services, c.ranges.reserved()...)
+	for _, problem := range problems {
+		c.once("address "+problem.Error(), problem.Error(), func() { c.log.Warn("service has no address", "reason", problem) })
+	}
+	c.noteNodes(&facts, board.Nodes, now)
+	for _, event := range scheduler.Events(c.fleet, c.decided.Assigned, set, c.decided.Facts, facts, now) {
+		c.events.record(event)
+		c.log.Info(event.Message, "reason", event.Reason, "object", event.Regards.Kind+" "+event.Regards.Namespace+"/"+event.Regards.Name)
+	}
+	c.decided = decided{Assigned: set, Facts: facts}
+	// A full disk must not stop the fleet: what could not be kept is decided
+	// anew after a restart, from what runs.
+	err := c.checkpoint.save(c.decided)
+	c.report("keep decisions", err)
+	return wake
+}
+
+// noteNodes remembers when each node was first seen.
+func (c *control) noteNodes(facts *api.Facts, nodes []api.NodeInfo, now time.Time) {
+	for _, n := range nodes {
+		key := api.Key{Kind: "Node", Name: n.Name}.String()
+		facts.Created[key] = now
+		if t, known := c.decided.Facts.Created[key]; known {
+			facts.Created[key] = t
+		}
+	}
+}
+
+// sync tells the runtime what should run here, and Git which commits that needs.
+func (c *control) sync(snapshot api.Snapshot) {
+	set := c.decided.Assigned
+	if !set.Known() {
+		return
+	}
+	c.keep()
+	desired := runtime.Desired{
+		Known: true,
+		DNS:   runtime.DNSConfig{Server: c.cfg.Network.DNS, Domain: c.cfg.Network.Domain, NodeConfig: c.cfg.Network.ResolvConf},
+	}
+	c.fillConfig(&desired, snapshot)
+	live := map[string]bool{}
+	add := func(a api.Assignment) {
+		live[a.Pod.Instance] = true
+		if object := c.object(snapshot, a); object != nil && a.Node == c.cfg.Node {
+			desired.Pods = append(desired.Pods, runtime.Pod{Assignment: a, Object: object})
+		}
+	}
+	for _, a := range set.Pods {
+		add(a)
+	}
+	drained := *c.drained.Load()
+	for _, r := range set.Remove {
+		add(r.Assignment)
+		if drained[r.Assignment.Pod.Instance] {
+			desired.Remove = append(desired.Remove, r.Assignment.Pod.Instance)
+		}
+	}
+	slices.SortFunc(desired.Pods, func(a, b runtime.Pod) int { return a.Assignment.Pod.Compare(b.Assignment.Pod) })
+	maps.DeleteFunc(c.objects, func(instance string, _ *corev1.Pod) bool { return !live[instance] })
+	maps.DeleteFunc(c.missing, func(instance string, _ string) bool { return !live[instance] })
+	c.agent.Sync(desired)
+}
+
+// fillConfig adds what pods may refer to. It is the same for as long as the
+// commits are the same.
+func (c *control) fillConfig(desired *runtime.Desired, snapshot api.Snapshot) {
+	if snapshot.Known() && !maps.Equal(c.config.units, snapshot.Units) {
+		next := configCache{
+			units:      maps.Clone(snapshot.Units),
+			configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
+			secrets:    map[types.NamespacedName]*corev1.Secret{},
+		}
+		for m := range api.Of[*corev1.ConfigMap](snapshot) {
+			next.configMaps[types.NamespacedName{Namespace: m.Namespace, Name: m.Name}] = m
+		}
+		for s := range api.Of[*corev1.Secret](snapshot) {
+			next.secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = s
+		}
+		c.config = next
+	}
+	desired.ConfigMaps, desired.Secrets = c.config.configMaps, c.config.secrets
+	for service := range api.Of[*corev1.Service](snapshot) {
+		desired.Services = append(desired.Services, policy.WithAddress(service, c.decided.Facts.Addresses[service.Namespace+"/"+service.Name]))
+	}
+}
+
+// object writes out the pod of an assignment, once. A template that cannot be
+// found is reported; a pod of it that runs is left alone.
+func (c *control) object(snapshot api.Snapshot, a api.Assignment) *corev1.Pod {
+	if object, known := c.objects[a.Pod.Instance]; known {
+		return object
+	}
+	object, err := scheduler.PodObject(c.fleet, snapshot, a.Pod, a.Node, a.Created)
+	if err != nil {
+		var old api.Snapshot
+		if old, err = c.repo.At(a.Commit); err == nil {
+			object, err = scheduler.PodObject(c.fleet, old, a.Pod, a.Node, a.Created)
+		}
+	}
+	if err != nil {
+		if c.missing[a.Pod.Instance] != err.Error() {
+			c.missing[a.Pod.Instance] = err.Error()
+			c.events.record(api.Event{
+				Time: time.Now(), Type: corev1.EventTypeWarning, Reason: "TemplateMissing", Message: err.Error(),
+				Source: "daemon", Regards: scheduler.PodReference(a.Pod),
+			})
+			c.log.Warn("pod has no template", "pod", a.Pod.Namespace+"/"+a.Pod.Name(), "commit", a.Commit.Short(), "reason", err)
+		}
+		return nil
+	}
+	if info := c.node.Load(); info != nil {
+		for _, address := range info.Addresses {
+			if address.Type == corev1.NodeInternalIP {
+				object.Status.HostIP = address.Address
+				object.Status.HostIPs = append(object.Status.HostIPs, corev1.HostIP{IP: address.Address})
+			}
+		}
+	}
+	c.objects[a.Pod.Instance] = object
+	return object
+}
+
+// keep pins the commits that hold templates in use or in a history.
+func (c *control) keep() {
+	commits := map[api.Commit]bool{}
+	for _, a := range c.decided.Assigned.Pods {
+		commits[a.Commit] = true
+	}
+	for _, r := range c.decided.Assigned.Remove {
+		commits[r.Assignment.Commit] = true
+	}
+	for _, rollout := range c.decided.Facts.Rollouts {
+		for _, revision := range rollout.History {
+			commits[revision.Commit] = true
+		}
+	}
+	delete(commits, "")
+	kept := slices.Sorted(maps.Keys(commits))
+	if slices.Equal(kept, c.kept) {
+		return
+	}
+	err := c.repo.Keep(kept)
+	c.report("pin commits", err)
+	if err == nil {
+		c.kept = kept
+	}
+}
+
+// publishView makes the new view and pokes those who follow it.
+func (c *control) publishView(snapshot api.Snapshot, board api.Board, observed bool, now time.Time) {
+	v := &view{
+		fleet: c.fleet, snapshot: snapshot, board: board, facts: c.decided.Facts,
+		units: c.repo.Status(), observed: observed, now: now,
+	}
+	if info := c.node.Load(); info != nil {
+		v.node = *info
+	}
+	states := map[string]*api.PodState{}
+	for _, record := range board.Pods {
+		for i := range record.Pods {
+			states[record.Pods[i].Pod.Instance] = &record.Pods[i]
+		}
+	}
+	for _, a := range board.Assigned.Pods {
+		v.pods = append(v.pods, c.podView(a, states, false))
+	}
+	for _, r := range board.Assigned.Remove {
+		if states[r.Assignment.Pod.Instance] != nil {
+			v.pods = append(v.pods, c.podView(r.Assignment, states, true))
+		}
+	}
+	for _, u := range board.Assigned.Pending {
+		v.pods = append(v.pods, c.pendingView(snapshot, u))
+	}
+	slices.SortFunc(v.pods, func(a, b podView) int {
+		return strings.Compare(a.pod.Namespace+"/"+a.pod.Name()+"/"+a.pod.Instance, b.pod.Namespace+"/"+b.pod.Name()+"/"+b.pod.Instance)
+	})
+	c.view.Store(v)
+	c.publish()
+}
+
+func (c *control) podView(a api.Assignment, states map[string]*api.PodState, removed bool) podView {
+	p := podView{pod: a.Pod, node: a.Node, state: states[a.Pod.Instance], removed: removed}
+	object, known := c.objects[a.Pod.Instance]
+	if !known {
+		return p
+	}
+	p.object = object
+	if status, known := c.agent.Status(a.Pod.Instance); known {
+		shown := *object
+		shown.Status = status
+		p.object = &shown
+	}
+	if removed {
+		shown := *p.object
+		at := deletionTime(shown.Spec.TerminationGracePeriodSeconds, c.removedAt(a.Pod.Instance))
+		shown.DeletionTimestamp = &at
+		shown.DeletionGracePeriodSeconds = shown.Spec.TerminationGracePeriodSeconds
+		p.object = &shown
+	}
+	return p
+}
+
+// pendingView shows a pod that waits for a node.
+func (c *control) pendingView(snapshot api.Snapshot, u api.Unplaced) podView {
+	p := podView{pod: u.Pod}
+	object, err := scheduler.PodObject(c.fleet, snapshot, u.Pod, "", u.Created)
+	if err != nil {
+		return p
+	}
+	object.Status = corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
+		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: u.Reason,
+		LastTransitionTime: object.CreationTimestamp,
+	}}}
+	p.object = object
+	return p
+}
+
+// report logs an error once for as long as it stays the same, and its end.
+func (c *control) report(what string, err error) {
+	message := ""
+	if err != nil {
+		message = err.Error()
+	}
+	c.once(what, message, func() {
+		if err != nil {
+			c.log.Error(what, "reason", err)
+			return
+		}
+		c.log.Info(what + ": works again")
+	})
+}
+
+// once calls say when the message on a subject differs from the last one.
+func (c *control) once(subject, message string, say func()) {
+	if c.said[subject] == message {
+		return
+	}
+	c.said[subject] = message
+	say()
+}

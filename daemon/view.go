@@ -1,0 +1,192 @@
+package daemon
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/policy"
+	"github.com/shoal-dev/shoal/scheduler"
+)
+
+// A view is what this node believes at one moment: the answer to every question
+// of the API, the input of the traffic rules. It is immutable.
+type view struct {
+	fleet    string
+	node     api.NodeInfo
+	snapshot api.Snapshot
+	board    api.Board // board.Assigned is the decision in force
+	facts    api.Facts
+	units    []api.UnitStatus
+	pods     []podView // sorted by namespace and name
+	observed bool      // the machine's pods have been listed since the daemon started
+	now      time.Time
+}
+
+// A podView is a pod that was decided on, with what is known of it.
+type podView struct {
+	pod     api.Pod
+	object  *corev1.Pod // with its status; nil when its template cannot be found
+	state   *api.PodState
+	node    string
+	removed bool // told to stop
+}
+
+// trafficPods is the part of the view that concerns traffic.
+func (v *view) trafficPods() []policy.Pod {
+	out := make([]policy.Pod, 0, len(v.pods))
+	for _, p := range v.pods {
+		if p.object == nil || p.state == nil {
+			continue
+		}
+		ip, _ := netip.ParseAddr(p.state.IP)
+		out = append(out, policy.Pod{
+			Object: p.object, IP: ip, Node: p.node,
+			Ready: p.state.Ready && !p.state.Stopping && !p.removed,
+		})
+	}
+	return out
+}
+
+// services works out who answers for each Service.
+func (v *view) services() []policy.Service {
+	var objects []*corev1.Service
+	for service := range api.Of[*corev1.Service](v.snapshot) {
+		objects = append(objects, policy.WithAddress(service, v.facts.Addresses[service.Namespace+"/"+service.Name]))
+	}
+	return policy.Endpoints(objects, v.facts.Addresses, v.trafficPods())
+}
+
+// objects lists everything that the API shows but events: what Git says with
+// the status it has here, and what follows from it. The objects are shared.
+func (v *view) objects(at func(unit string, commit api.Commit) api.Snapshot) []api.KubeObject {
+	var out []api.KubeObject
+	add := func(object api.KubeObject) { out = append(out, v.dressed(object)) }
+	for object := range v.snapshot.Objects() {
+		switch object.Value.(type) {
+		case *corev1.Pod, *corev1.Service:
+			// shown as they run, below
+		default:
+			if !isWorkload(object.GVK.Kind) {
+				add(object.Value)
+			}
+		}
+	}
+	for _, object := range scheduler.Workloads(v.fleet, v.snapshot, at, v.board, v.facts, v.now) {
+		add(object)
+	}
+	for _, p := range v.pods {
+		if p.object != nil {
+			out = append(out, p.object)
+		}
+	}
+	for _, s := range v.services() {
+		add(s.Object)
+		for _, object := range policy.Objects(v.fleet, &s) {
+			add(object)
+		}
+	}
+	out = append(out, v.namespaces()...)
+	for i := range v.board.Nodes {
+		out = append(out, nodeObject(v.fleet, &v.board.Nodes[i], v.facts))
+	}
+	return out
+}
+
+func isWorkload(kind string) bool {
+	return slices.Contains([]string{"Deployment", "ReplicaSet", "ReplicationController", "DaemonSet"}, kind)
+}
+
+// dressed returns the object with the metadata that an API server adds: UID and
+// creation time.
+func (v *view) dressed(object api.KubeObject) api.KubeObject {
+	gvk := object.GetObjectKind().GroupVersionKind()
+	key := api.Key{Group: gvk.Group, Kind: gvk.Kind, Namespace: object.GetNamespace(), Name: object.GetName()}
+	created := object.GetCreationTimestamp()
+	if object.GetUID() != "" && !created.IsZero() {
+		return object
+	}
+	out, ok := object.DeepCopyObject().(api.KubeObject)
+	if !ok {
+		return object // every KubeObject's copy is one
+	}
+	if out.GetUID() == "" {
+		out.SetUID(api.UID(v.fleet, key))
+	}
+	if t, known := v.facts.Created[key.String()]; known && created.IsZero() {
+		out.SetCreationTimestamp(metav1.NewTime(t.Truncate(time.Second)))
+	}
+	return out
+}
+
+// namespaces lists the namespaces that objects are in and that no object of the
+// repository declares: a namespace need not be declared.
+func (v *view) namespaces() []api.KubeObject {
+	names := map[string]bool{metav1.NamespaceDefault: true}
+	for object := range v.snapshot.Objects() {
+		if ns := object.Value.GetNamespace(); ns != "" {
+			names[ns] = true
+		}
+	}
+	for namespace := range api.Of[*corev1.Namespace](v.snapshot) {
+		delete(names, namespace.Name)
+	}
+	var out []api.KubeObject
+	for name := range names {
+		key := api.Key{Kind: "Namespace", Name: name}
+		out = append(out, &corev1.Namespace{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+			ObjectMeta: metav1.ObjectMeta{
+				Name: name, UID: api.UID(v.fleet, key), Labels: map[string]string{corev1.LabelMetadataName: name},
+				CreationTimestamp: metav1.NewTime(v.oldest(name).Truncate(time.Second)),
+			},
+			Spec:   corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{corev1.FinalizerKubernetes}},
+			Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive},
+		})
+	}
+	slices.SortFunc(out, func(a, b api.KubeObject) int { return compareNames(a, b) })
+	return out
+}
+
+// oldest is when the first object of a namespace was seen.
+func (v *view) oldest(namespace string) time.Time {
+	oldest := v.now
+	for object := range v.snapshot.Objects() {
+		if object.Value.GetNamespace() != namespace {
+			continue
+		}
+		if t, known := v.facts.Created[object.Key().String()]; known && t.Before(oldest) {
+			oldest = t
+		}
+	}
+	return oldest
+}
+
+func compareNames(a, b api.KubeObject) int {
+	if a.GetName() < b.GetName() {
+		return -1
+	}
+	return 1
+}
+
+// nodeObject shows a node's record as Kubernetes' Node.
+func nodeObject(fleet string, n *api.NodeInfo, facts api.Facts) *corev1.Node {
+	key := api.Key{Kind: "Node", Name: n.Name}
+	out := &corev1.Node{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: n.Name, UID: api.UID(fleet, key), Labels: n.Labels,
+			CreationTimestamp: metav1.NewTime(facts.Created[key.String()].Truncate(time.Second)),
+		},
+		Spec: corev1.NodeSpec{PodCIDR: n.PodCIDR, PodCIDRs: []string{n.PodCIDR}, Taints: n.Taints},
+		Status: corev1.NodeStatus{
+			Capacity: n.Capacity, Allocatable: n.Allocatable, Conditions: n.Conditions, Addresses: n.Addresses,
+			NodeInfo: n.System, Images: n.Images,
+		},
+	}
+	return out
+}

@@ -1,0 +1,174 @@
+package scheduler
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output of the scenarios; review the diff")
+
+// TestScenarios runs every script in testdata. A script is a txtar archive: its
+// comment says what it shows, "script" holds one command a line, and "want" the
+// transcript. Commands:
+//
+//	node NAME [cpu=N] [pods=N] [taint=KEY]
+//	git KIND NAME rev=R [replicas=N] [surge=X] [unavailable=X] [cpu=Q] ...
+//	rm KIND NAME                 take it out of Git
+//	unknown | known              whether the desired state can be read
+//	schedule                     decide once and print the decision
+//	obey                         the nodes start and stop what was decided
+//	ready | notready OWNER [R]   pods of an owner, of one revision
+//	end OWNER                    its pods fail for good
+//	wait DURATION
+//	settle                       go on until nothing changes, and print
+//	rollout OWNER                print the facts of a Deployment's rollout
+//	forget                       lose all decisions and facts, keep what runs
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sections := map[string]int{}
+			for i, f := range archive.Files {
+				sections[f.Name] = i
+			}
+			script := string(archive.Files[sections["script"]].Data)
+			got := transcript(t, script)
+			i, found := sections["want"]
+			if *update {
+				if !found {
+					archive.Files = append(archive.Files, txtar.File{Name: "want"})
+					i = len(archive.Files) - 1
+				}
+				archive.Files[i].Data = []byte(got)
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !found {
+				t.Fatal("the scenario has no section \"want\"; run with -update and review it")
+			}
+			if diff := cmp.Diff(string(archive.Files[i].Data), got); diff != "" {
+				t.Errorf("%s\n%s\ntranscript (-want +got):\n%s", archive.Comment, script, diff)
+			}
+		})
+	}
+}
+
+func transcript(t *testing.T, script string) string {
+	m := newModel()
+	var out strings.Builder
+	for _, line := range strings.Split(script, "\n") {
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		fmt.Fprintf(&out, "> %s\n", line)
+		text, err := m.run(words[0], words[1:])
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		out.WriteString(text)
+	}
+	return out.String()
+}
+
+func (m *model) run(command string, args []string) (string, error) {
+	arg := func(i int) string {
+		if i < len(args) {
+			return args[i]
+		}
+		return ""
+	}
+	switch command {
+	case "node":
+		options := pairs(args[1:])
+		m.addNode(arg(0), number(options["cpu"], 4), number(options["pods"], 110), options["taint"])
+	case "git":
+		m.commitSpec(parseSpec(args))
+	case "rm":
+		delete(m.objects, arg(0)+"/"+arg(1))
+		m.commit++
+	case "unknown", "known":
+		m.known = command == "known"
+	case "schedule":
+		wake := m.schedule()
+		text := m.describe()
+		if !wake.IsZero() {
+			text += fmt.Sprintf("look again in %s\n", wake.Sub(m.now))
+		}
+		return text, nil
+	case "obey":
+		m.obey()
+	case "ready", "notready":
+		m.ready(arg(0), arg(1), command == "ready")
+	case "end":
+		for instance, s := range m.states {
+			if s.Pod.Owner == arg(0) {
+				s.Phase, s.Ready = "Failed", false
+				m.states[instance] = s
+			}
+		}
+	case "wait":
+		d, err := time.ParseDuration(arg(0))
+		m.now = m.now.Add(d)
+		return "", err
+	case "settle":
+		err := m.settle(50)
+		return m.describe(), err
+	case "rollout":
+		r := m.facts.Rollouts["ns/Deployment/"+arg(0)]
+		text := fmt.Sprintf("revision %s complete=%v failed=%v\n", r.Revision, r.Complete, r.Failed)
+		for _, h := range r.History {
+			text += fmt.Sprintf("  %d %s at %s\n", h.Number, h.Revision, h.Commit)
+		}
+		return text, nil
+	case "forget":
+		m.set, m.facts = newModel().set, newModel().facts
+	default:
+		return "", fmt.Errorf("unknown command %q", command)
+	}
+	return "", nil
+}
+
+func parseSpec(args []string) spec {
+	o := pairs(args[2:])
+	return spec{
+		kind: args[0], name: args[1], revision: o["rev"], replicas: int32(number(o["replicas"], 1)), surge: o["surge"], unavailable: o["unavailable"],
+		recreate: o["strategy"] == "Recreate", paused: o["paused"] == "true", minReady: int32(number(o["minReady"], 0)),
+		deadline: int32(number(o["deadline"], 0)), cpu: o["cpu"], hostPort: int32(number(o["hostPort"], 0)), history: int32(number(o["history"], 10)),
+	}
+}
+
+func pairs(args []string) map[string]string {
+	out := map[string]string{}
+	for _, a := range args {
+		key, value, _ := strings.Cut(a, "=")
+		out[key] = value
+	}
+	return out
+}
+
+func number(text string, or int64) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return or
+	}
+	return n
+}
