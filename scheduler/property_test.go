@@ -73,6 +73,7 @@ func (m *model) randomStep(t *rapid.T) {
 
 // check holds at every moment.
 func (m *model) check(t *rapid.T) {
+	m.checkAvailability(t)
 	m.schedule()
 	used := map[string]int64{}
 	pods := map[string]int64{}
@@ -109,7 +110,6 @@ func (m *model) check(t *rapid.T) {
 			t.Fatalf("instance %s runs and is neither assigned nor removed:\n%s", instance, m.describe())
 		}
 	}
-	m.checkAvailability(t)
 }
 
 // checkAvailability: a Deployment that rolls never stops available pods below
