@@ -133,22 +133,22 @@ func (n *Network) Namespaces(s Sandbox) runtime.Namespaces {
 
 func (n *Network) pin(instance, kind string) string { return n.path("sandboxes", instance, kind) }
 
-// Prepare pins new namespaces for a pod. The sandbox is not complete before
-// Connect has returned.
-func (n *Network) Prepare(s Sandbox) error {
+// Prepare pins new namespaces for a pod and returns the ID of the sandbox that
+// they will be. It is not complete before Connect has returned.
+func (n *Network) Prepare(s Sandbox) (id string, err error) {
 	n.host.Do(n.settle)
 	if err := os.MkdirAll(n.path("sandboxes", s.Instance), 0o711); err != nil {
-		return err
+		return "", err
 	}
 	if err := n.pinNamespaces(s); err != nil {
-		return fmt.Errorf("make the namespaces of %s/%s: %w", s.Namespace, s.Pod, err)
+		return "", fmt.Errorf("make the namespaces of %s/%s: %w", s.Namespace, s.Pod, err)
 	}
-	return nil
+	return strconv.FormatInt(time.Now().UnixNano(), 36), nil
 }
 
 // Connect gives a prepared sandbox its network and returns what it has become.
-func (n *Network) Connect(ctx context.Context, s Sandbox) (Info, error) {
-	r := record{ID: strconv.FormatInt(time.Now().UnixNano(), 36), HostNetwork: s.HostNetwork}
+func (n *Network) Connect(ctx context.Context, s Sandbox, id string) (Info, error) {
+	r := record{ID: id, HostNetwork: s.HostNetwork}
 	if !s.HostNetwork {
 		ips, err := n.add(ctx, s)
 		if err != nil {

@@ -1,0 +1,139 @@
+package containerd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/shoal-dev/shoal/runtime"
+)
+
+const cgroupMount = "/sys/fs/cgroup"
+
+// CreatePod makes the cgroup of a pod with the limits of the whole pod. It is
+// idempotent.
+func (e *Engine) CreatePod(instance string, limits runtime.Resources) error {
+	group := path.Join(e.cfg.CgroupRoot, instance)
+	resources := linuxResources(limits, 0)
+	if cgroups.Mode() == cgroups.Unified {
+		if _, err := cgroup2.NewManager(cgroupMount, group, cgroup2.ToResources(resources)); err != nil {
+			return fmt.Errorf("make cgroup %s: %w", group, err)
+		}
+		return nil
+	}
+	if _, err := cgroup1.New(cgroup1.StaticPath(group), resources); err != nil {
+		return fmt.Errorf("make cgroup %s: %w", group, err)
+	}
+	return nil
+}
+
+// RemovePod removes a pod's cgroup and what is left below it. No process of the
+// pod runs any more. Removing what does not exist is fine.
+func (e *Engine) RemovePod(instance string) error {
+	if instance == "" || strings.Contains(instance, "/") {
+		return fmt.Errorf("remove cgroup of %q: not an instance", instance)
+	}
+	return e.removeCgroup(path.Join(e.cfg.CgroupRoot, instance))
+}
+
+// removeCgroup removes a cgroup and those below it, in every hierarchy: runc
+// leaves some behind, as do containers whose shim was killed.
+func (e *Engine) removeCgroup(group string) error {
+	var errs []error
+	for _, root := range hierarchies() {
+		dir := filepath.Join(root, group)
+		var dirs []string
+		err := filepath.WalkDir(dir, func(p string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err == nil && entry.IsDir() {
+				dirs = append(dirs, p)
+			}
+			return err
+		})
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for i := len(dirs) - 1; i >= 0; i-- {
+			if err := os.Remove(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hierarchies returns the mount points of all cgroup hierarchies.
+func hierarchies() []string {
+	if cgroups.Mode() == cgroups.Unified {
+		return []string{cgroupMount}
+	}
+	entries, err := os.ReadDir(cgroupMount)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, entry := range entries {
+		if entry.IsDir() { // links are other names of the same
+			out = append(out, filepath.Join(cgroupMount, entry.Name()))
+		}
+	}
+	return out
+}
+
+// oomKills returns how many processes of a cgroup the kernel killed for want of
+// memory.
+func (e *Engine) oomKills(group string) int {
+	file := filepath.Join(cgroupMount, "memory", group, "memory.oom_control")
+	if cgroups.Mode() == cgroups.Unified {
+		file = filepath.Join(cgroupMount, group, "memory.events")
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	return oomKills(string(b))
+}
+
+// oomKills reads memory.oom_control (v1) or memory.events (v2).
+func oomKills(text string) int {
+	for line := range strings.Lines(text) {
+		if rest, found := strings.CutPrefix(line, "oom_kill "); found {
+			n, err := strconv.Atoi(strings.TrimSpace(rest))
+			if err == nil {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// linuxResources turns limits into what runc and the cgroup libraries read.
+func linuxResources(r runtime.Resources, pids int64) *specs.LinuxResources {
+	out := &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}
+	if r.CPUShares > 0 {
+		out.CPU.Shares = &r.CPUShares
+	}
+	if r.CPUQuota > 0 {
+		period := uint64(100_000)
+		out.CPU.Quota, out.CPU.Period = &r.CPUQuota, &period
+	}
+	if r.MemoryLimit > 0 {
+		out.Memory.Limit = &r.MemoryLimit
+	}
+	if pids > 0 {
+		out.Pids = &specs.LinuxPids{Limit: &pids}
+	}
+	return out
+}
