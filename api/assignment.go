@@ -44,8 +44,8 @@ type Removal struct {
 	At         time.Time  `json:"at"` // when it was first decided
 	// Seen reports whether its node has shown the instance since it was
 	// assigned: one that was seen and is no longer shown is gone.
-	Seen bool `json:"seen,omitempty"`
-	Reason     string     `json:"reason"`
+	Seen   bool   `json:"seen,omitempty"`
+	Reason string `json:"reason"`
 }
 
 // Assignment gives one pod to one node. It carries no spec: the node looks the
@@ -96,6 +96,7 @@ type Claim struct {
 type Facts struct {
 	Term      uint64                    `json:"term"`
 	Seq       uint64                    `json:"seq"`
+	Minted    uint64                    `json:"minted"`              // instances made so far; no two are made of the same number
 	Created   map[string]time.Time      `json:"created,omitempty"`   // first seen, by Key.String() of the object
 	Rollouts  map[string]Rollout        `json:"rollouts,omitempty"`  // by Identity.String() of the workload
 	Addresses map[string]ServiceAddress `json:"addresses,omitempty"` // by namespace/name of the Service

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,7 +17,7 @@ import (
 // randomSpec draws a workload; few names, so that commits change each other's.
 func randomSpec(t *rapid.T) spec {
 	return spec{
-		kind:     rapid.SampledFrom([]string{"Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Pod"}).Draw(t, "kind"),
+		kind:     rapid.SampledFrom([]string{"Deployment", "Deployment", "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Pod"}).Draw(t, "kind"),
 		name:     rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"),
 		revision: rapid.SampledFrom([]string{"r1", "r2", "r3", "bad1"}).Draw(t, "revision"),
 		replicas: int32(rapid.IntRange(0, 6).Draw(t, "replicas")),
@@ -66,6 +67,9 @@ func (m *model) randomStep(t *rapid.T) {
 		for range 3 {
 			m.schedule()
 			m.obey()
+			for _, owner := range []string{"a", "b", "c"} {
+				m.ready(owner, "", true)
+			}
 		}
 	}
 	m.now = m.now.Add(1e9)
@@ -73,7 +77,6 @@ func (m *model) randomStep(t *rapid.T) {
 
 // check holds at every moment.
 func (m *model) check(t *rapid.T) {
-	m.checkAvailability(t)
 	m.schedule()
 	used := map[string]int64{}
 	pods := map[string]int64{}
@@ -224,6 +227,36 @@ func TestInputsAreNotWrittenTo(t *testing.T) {
 		after, _ := json.Marshal([]any{board, facts})
 		if string(before) != string(after) {
 			t.Fatalf("Schedule changed its inputs from\n%s\nto\n%s", before, after)
+		}
+	})
+}
+
+func TestRollingUpdateKeepsItsFloor(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel()
+		m.addNode("n1", 64, 110, "")
+		s := randomSpec(t)
+		s.kind, s.name, s.revision, s.replicas, s.cpu, s.hostPort = "Deployment", "a", "r1", int32(rapid.IntRange(1, 8).Draw(t, "replicas")), "", 0
+		s.paused, s.recreate = false, false
+		m.commitSpec(s)
+		if err := m.settle(50); err != nil {
+			t.Fatal(err)
+		}
+		m.now = m.now.Add(time.Minute)
+		for range rapid.IntRange(2, 20).Draw(t, "steps") {
+			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			case 0:
+				s.revision = rapid.SampledFrom([]string{"r1", "r2", "bad1"}).Draw(t, "revision")
+				m.commitSpec(s)
+			case 1:
+				m.obey()
+			case 2:
+				m.ready("a", rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "whose"), true)
+			case 3:
+				m.now = m.now.Add(4 * time.Second)
+			}
+			m.checkAvailability(t)
+			m.check(t)
 		}
 	})
 }

@@ -81,8 +81,9 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.
 				kept = append(kept, p)
 			}
 		}
-		for i, s := range c.starts {
-			starts = append(starts, placement{pod: in.mint(&w, s, i), shape: shape()})
+		for _, s := range c.starts {
+			next.Minted++
+			starts = append(starts, placement{pod: in.mint(&w, s, next.Minted), shape: shape()})
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(pods), api.Identity.Compare) {
@@ -159,10 +160,12 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 }
 
 // mint makes the pod of a start. Its instance is a UUID that depends on what it
-// is and when it was decided, so that equal inputs give equal results.
-func (in *input) mint(w *workload, s start, i int) *pod {
+// is, when it was decided and a number that only grows: equal inputs give equal
+// results, and neither a clock that stands still nor a lost memory makes the
+// same instance twice.
+func (in *input) mint(w *workload, s start, number uint64) *pod {
 	id := w.id.At(s.slot)
-	name := id.String() + "|" + s.template.revision + "|" + strconv.FormatInt(in.now.UnixNano(), 36) + "|" + strconv.Itoa(i)
+	name := id.String() + "|" + s.template.revision + "|" + strconv.FormatInt(in.now.UnixNano(), 36) + "|" + strconv.FormatUint(number, 36)
 	return &pod{
 		Pod: api.Pod{
 			Identity: id,
@@ -220,7 +223,7 @@ func created(snapshot api.Snapshot, known map[string]time.Time, now time.Time) m
 }
 
 func sameFacts(a, b api.Facts) bool {
-	return maps.EqualFunc(a.Created, b.Created, time.Time.Equal) &&
+	return a.Minted == b.Minted && maps.EqualFunc(a.Created, b.Created, time.Time.Equal) &&
 		maps.EqualFunc(a.Rollouts, b.Rollouts, func(x, y api.Rollout) bool {
 			return x.Revision == y.Revision && x.Started.Equal(y.Started) && x.Progressed.Equal(y.Progressed) &&
 				x.Complete == y.Complete && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)
