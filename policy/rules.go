@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -183,8 +184,11 @@ func (b *builder) localPods(services []Service, pods []Pod) {
 			}
 		}
 	}
-	for i := range pods {
-		p := &pods[i]
+	sorted := slices.SortedFunc(slices.Values(pods), func(a, b Pod) int {
+		return cmp.Or(strings.Compare(a.Object.Namespace, b.Object.Namespace), strings.Compare(a.Object.Name, b.Object.Name))
+	})
+	for i := range sorted {
+		p := &sorted[i]
 		if p.Node != b.cfg.Node || !b.cfg.PodCIDR.Contains(p.IP) || finished(p.Object) {
 			continue
 		}
@@ -201,7 +205,6 @@ func (b *builder) localPods(services []Service, pods []Pod) {
 		b.hairpin = append(b.hairpin, fmt.Sprintf("-s %s/32 -d %s/32 -j MASQUERADE --random-fully", ip, ip))
 	}
 	slices.Sort(b.hairpin)
-	slices.Sort(b.hostPorts)
 }
 
 func (b *builder) hostPort(p *Pod, port corev1.ContainerPort) {

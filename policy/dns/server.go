@@ -27,13 +27,14 @@ type Config struct {
 
 // A Server answers DNS questions. Its methods may be called concurrently.
 type Server struct {
-	cfg  Config
-	zone atomic.Pointer[policy.Zone]
+	cfg       Config
+	upstreams func() []string // addresses of the servers for outside names
+	zone      atomic.Pointer[policy.Zone]
 }
 
 // New returns a Server that answers SERVFAIL until it is given a zone.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, upstreams: func() []string { return upstreamsOf(cfg) }}
 	s.zone.Store(&policy.Zone{})
 	return s
 }
@@ -155,8 +156,7 @@ func failure(request *dns.Msg, code int) *dns.Msg {
 	return reply
 }
 
-// forward asks the machine's own servers, one after the other. The file is read
-// each time, so that a changed network needs no restart.
+// forward asks the machine's own servers, one after the other.
 func (s *Server) forward(request *dns.Msg, network string) *dns.Msg {
 	for _, server := range s.upstreams() {
 		client := &dns.Client{Net: network, Timeout: upstreamTimeout}
@@ -175,18 +175,20 @@ func (s *Server) forward(request *dns.Msg, network string) *dns.Msg {
 	return failure(request, dns.RcodeServerFailure)
 }
 
-func (s *Server) upstreams() []string {
-	if s.cfg.ResolvConf == "" {
+// upstreamsOf reads the machine's own servers. It does so for each question, so
+// that a changed network needs no restart.
+func upstreamsOf(cfg Config) []string {
+	if cfg.ResolvConf == "" {
 		return nil
 	}
-	conf, err := dns.ClientConfigFromFile(s.cfg.ResolvConf)
+	conf, err := dns.ClientConfigFromFile(cfg.ResolvConf)
 	if err != nil {
 		return nil
 	}
 	var out []string
 	for _, server := range conf.Servers {
 		addr, err := netip.ParseAddr(server)
-		if err != nil || addr == s.cfg.Address.Addr() {
+		if err != nil || addr == cfg.Address.Addr() {
 			continue // never ask ourselves
 		}
 		out = append(out, netip.AddrPortFrom(addr, 53).String())
