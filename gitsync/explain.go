@@ -1,0 +1,67 @@
+package gitsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	"golang.org/x/crypto/ssh/knownhosts"
+)
+
+// errEmpty says that there is nothing to follow yet.
+var errEmpty = errors.New("the repository has no commits yet")
+
+// explain turns what a library says about a repository into what its owner can
+// do about it. The original stays in the chain.
+func explain(t target, err error) error {
+	var key *knownhosts.KeyError
+	var timeout net.Error
+	text := err.Error()
+	hint := ""
+	switch {
+	case errors.As(err, &key) && len(key.Want) > 0:
+		hint = "THE HOST KEY HAS CHANGED: somebody may be in between; if the change is expected, replace the key in the known_hosts file"
+	case errors.As(err, &key):
+		hint = "the host key is not known; add it to the known_hosts file (ssh-keyscan, and compare)"
+	case errors.Is(err, transport.ErrAuthenticationRequired):
+		hint = "the credentials are missing or wrong"
+	case errors.Is(err, transport.ErrAuthorizationFailed):
+		hint = "the credentials do not allow to read it"
+	case strings.Contains(text, "unable to authenticate"):
+		hint = "the server does not accept the SSH key"
+	case errors.Is(err, transport.ErrRepositoryNotFound):
+		hint = "there is no repository at this address, or the credentials do not show it"
+	case errors.Is(err, transport.ErrEmptyRemoteRepository), errors.Is(err, errEmpty):
+		return fmt.Errorf("fetch %s: %w", t.where(), errEmpty)
+	case strings.Contains(text, "sha256"), strings.Contains(strings.ToLower(text), "objectformat"):
+		hint = "SHA-256 repositories are not supported; make one with --object-format=sha1"
+	case errors.Is(err, context.DeadlineExceeded):
+		hint = fmt.Sprintf("the repository did not answer completely within %s", totalTimeout)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		hint = "the repository is not reachable or has gone silent"
+	}
+	if hint != "" {
+		return fmt.Errorf("fetch %s: %s: %w", t.where(), hint, err)
+	}
+	return fmt.Errorf("fetch %s: %w", t.where(), err)
+}
+
+// where names what is followed: "https://host/repo main".
+func (t target) where() string {
+	if t.Ref == "" {
+		return t.shown
+	}
+	return t.shown + " " + t.Ref
+}
+
+// damaged reports whether an error means that the mirror lacks or has garbled
+// something it must have.
+func damaged(err error) bool {
+	return errors.Is(err, plumbing.ErrObjectNotFound) || err != nil &&
+		(strings.Contains(err.Error(), "zlib") || strings.Contains(err.Error(), "packfile") || strings.Contains(err.Error(), "idxfile") ||
+			strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "malformed"))
+}

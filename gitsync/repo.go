@@ -1,0 +1,290 @@
+package gitsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// rememberedCommits is how many older snapshots At keeps.
+const rememberedCommits = 8
+
+// Repo follows one repository. All methods may be called concurrently.
+type Repo struct {
+	target target
+	source source
+	pokes  chan struct{}
+	change chan struct{}
+
+	// work guards the mirror and what was learnt from it. It is held while
+	// Git is spoken, so nothing that must answer at once takes it.
+	work     sync.Mutex
+	mirror   *mirror
+	judged   plumbing.Hash // the last tip that got a verdict
+	accepted *memory
+	tip      *memory
+	older    []api.Snapshot // that At returned, newest first
+
+	state  sync.Mutex // guards latest and status; held for a moment
+	latest api.Snapshot
+	status api.UnitStatus
+}
+
+// Open checks cfg, opens the mirror and reads the commit that was last
+// accepted, if there is one. It does not need the repository: only Run speaks
+// to it.
+func Open(cfg Config) (*Repo, error) {
+	t, err := resolve(cfg)
+	if err != nil {
+		return nil, err
+	}
+	// Another repository, branch or path is another mirror: what was accepted
+	// from one says nothing about the other.
+	id := api.SafeHash(t.shown+"\n"+t.Ref+"\n"+t.Path, 12)
+	m, err := openMirror(filepath.Join(t.Dir, "mirror-"+id))
+	if err != nil {
+		return nil, fmt.Errorf("git: %w", err)
+	}
+	r := &Repo{
+		target: t, source: newSource(t), mirror: m,
+		pokes: make(chan struct{}, 1), change: make(chan struct{}, 1),
+		status: api.UnitStatus{Unit: t.Unit, URL: t.shown, Ref: t.Ref, Path: strings.TrimPrefix(t.Path, ".")},
+	}
+	r.resume(context.Background())
+	return r, nil
+}
+
+// resume brings the accepted commit back into force. When it cannot be read or
+// is no longer valid, nothing is known, which removes nothing.
+func (r *Repo) resume(ctx context.Context) {
+	hash := r.mirror.ref(acceptedRef)
+	if hash.IsZero() {
+		return
+	}
+	v, info, err := r.judge(ctx, hash)
+	if err != nil {
+		r.status.Error = err.Error()
+		return
+	}
+	r.status.Tip = info
+	r.judged = hash
+	if api.Refused(v.problems) {
+		r.status.Problems = v.problems
+		return
+	}
+	r.accepted = v.memory
+	r.latest = v.snapshot
+	r.status.Accepted, r.status.Problems, r.status.InForce = info, v.problems, time.Now()
+}
+
+// Latest returns the last accepted commit as desired state; the zero Snapshot
+// while there is none.
+func (r *Repo) Latest() api.Snapshot {
+	r.state.Lock()
+	defer r.state.Unlock()
+	return r.latest
+}
+
+// Status returns how far the unit follows its repository.
+func (r *Repo) Status() []api.UnitStatus {
+	r.state.Lock()
+	defer r.state.Unlock()
+	return []api.UnitStatus{r.status}
+}
+
+// Poke says that the repository may have changed; Run looks at once.
+func (r *Repo) Poke() { poke(r.pokes) }
+
+// Changed carries a poke after Latest or Status changed.
+func (r *Repo) Changed() <-chan struct{} { return r.change }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Keep pins the commits that pods still run from, and only those besides the
+// accepted one and the tip. Commits that are not in the mirror are left out.
+func (r *Repo) Keep(commits []api.Commit) error {
+	r.work.Lock()
+	defer r.work.Unlock()
+	if err := r.mirror.keep(commits); err != nil {
+		return fmt.Errorf("git: %w", err)
+	}
+	return nil
+}
+
+// At returns a commit as desired state. It must have been fetched and be
+// without mistakes; pods that run an older template find it here.
+func (r *Repo) At(commit api.Commit) (api.Snapshot, error) {
+	if s := r.Latest(); s.Units[r.target.Unit] == commit {
+		return s, nil
+	}
+	r.work.Lock()
+	defer r.work.Unlock()
+	for _, s := range r.older {
+		if s.Units[r.target.Unit] == commit {
+			return s, nil
+		}
+	}
+	v, _, err := r.judge(context.Background(), plumbing.NewHash(string(commit)))
+	if err != nil {
+		return api.Snapshot{}, fmt.Errorf("git: %w", err)
+	}
+	if api.Refused(v.problems) {
+		return api.Snapshot{}, fmt.Errorf("git: commit %s was never in force: %w", commit.Short(), api.InvalidError(v.problems))
+	}
+	r.older = append([]api.Snapshot{v.snapshot}, r.older[:min(len(r.older), rememberedCommits-1)]...)
+	return v.snapshot, nil
+}
+
+// judge reads a commit from the mirror. The caller holds work.
+func (r *Repo) judge(ctx context.Context, hash plumbing.Hash) (verdict, api.CommitInfo, error) {
+	c, err := r.mirror.commit(hash)
+	if err != nil {
+		return verdict{}, api.CommitInfo{}, err
+	}
+	var known []*memory
+	for _, m := range []*memory{r.accepted, r.tip} {
+		if m != nil {
+			known = append(known, m)
+		}
+	}
+	trees := &tree{root: c.TreeHash, objects: r.mirror}
+	v, err := judge(ctx, trees, r.target.Unit, api.Commit(hash.String()), r.target.Path, known...)
+	return v, describe(c), err
+}
+
+// Run follows the repository until ctx ends; nothing else ends it. What goes
+// wrong is in Status.
+func (r *Repo) Run(ctx context.Context) error {
+	watch := newWatch(r.target)
+	defer watch.close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for failures := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-r.pokes:
+		case <-watch.changes():
+		}
+		if err := r.sync(ctx, watch); err != nil {
+			failures++
+		} else {
+			failures = 0
+		}
+		timer.Reset(pause(r.target.Poll, failures))
+	}
+}
+
+// pause is the time to the next attempt: the poll interval, twice as long with
+// every failure, give or take a tenth so that nodes do not ask all at once.
+func pause(poll time.Duration, failures int) time.Duration {
+	wait := poll
+	for range min(failures, 16) {
+		wait = min(2*wait, max(maxBackoff, poll))
+	}
+	return wait - wait/10 + rand.N(wait/5+1)
+}
+
+// sync looks at the repository once and judges what is new.
+func (r *Repo) sync(ctx context.Context, watch *watch) error {
+	r.work.Lock()
+	defer r.work.Unlock()
+	watch.cover() // before reading: what changes from here on pokes again
+	err := r.advance(ctx)
+	if damaged(err) && ctx.Err() == nil {
+		// The mirror has lost something. A fresh one costs a fetch.
+		var fresh *mirror
+		if fresh, err = r.mirror.discard(); err == nil {
+			r.mirror, r.judged = fresh, plumbing.ZeroHash
+			err = r.advance(ctx)
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.report(func(s *api.UnitStatus) bool {
+		text := ""
+		if err != nil {
+			text = err.Error()
+		} else {
+			s.Checked = time.Now()
+		}
+		changed := s.Error != text
+		s.Error = text
+		return changed
+	})
+	return err
+}
+
+// report changes the status, and pokes when the change is worth it.
+func (r *Repo) report(change func(*api.UnitStatus) bool) {
+	r.state.Lock()
+	changed := change(&r.status)
+	r.state.Unlock()
+	if changed {
+		poke(r.change)
+	}
+}
+
+// advance fetches the tip and gives it a verdict. The caller holds work.
+func (r *Repo) advance(ctx context.Context) error {
+	tip, err := r.source.fetch(ctx, r.mirror)
+	if err != nil {
+		return explain(r.target, err)
+	}
+	if tip == r.judged {
+		return nil
+	}
+	if err := r.mirror.setRef(tipRef, tip); err != nil {
+		return err
+	}
+	v, info, err := r.judge(ctx, tip)
+	if err != nil {
+		return fmt.Errorf("read commit %s: %w", info.Commit.Short(), err)
+	}
+	r.judged, r.tip = tip, v.memory
+	if api.Refused(v.problems) {
+		r.report(func(s *api.UnitStatus) bool {
+			s.Tip, s.Problems = info, v.problems
+			return true
+		})
+		return nil
+	}
+	if err := r.mirror.setRef(acceptedRef, tip); err != nil {
+		r.judged = plumbing.ZeroHash
+		return err
+	}
+	r.accepted, r.tip = v.memory, nil
+	r.report(func(s *api.UnitStatus) bool {
+		r.latest = v.snapshot
+		s.Tip, s.Accepted, s.Problems, s.InForce = info, info, v.problems, time.Now()
+		return true
+	})
+	return r.tidy()
+}
+
+// tidy keeps the state folder small. It runs after a commit was accepted.
+func (r *Repo) tidy() error {
+	err := removeOthers(r.mirror.dir)
+	if r.mirror.crowded() {
+		fresh, renewed := r.mirror.renew()
+		r.mirror = fresh
+		err = errors.Join(err, renewed)
+	}
+	return err
+}
