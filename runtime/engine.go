@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -104,6 +105,14 @@ type Credential struct {
 	Password string
 }
 
+// Streams are where a command in a container reads and writes. Nil ones are
+// left out.
+type Streams struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	TTY            bool
+}
+
 // What an engine's errors mean. Engines wrap these.
 var (
 	// ErrNotFound: there is no such image or container.
@@ -113,6 +122,9 @@ var (
 	// ErrConfig: the container's configuration cannot work; trying again
 	// changes nothing until the pod or the image changes.
 	ErrConfig = errors.New("invalid container configuration")
+	// ErrStart: the container was made, and what it should run cannot be run.
+	// It is held as one that has ended.
+	ErrStart = errors.New("container cannot run")
 )
 
 // ContainerID returns the ID of one attempt of a pod's container: it needs no

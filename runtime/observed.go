@@ -53,6 +53,9 @@ type ObservedPod struct {
 	// Removing is when the removal of the pod began; zero when it did not. Once
 	// begun it is always finished.
 	Removing time.Time
+	// Leftovers reports that folders of the pod remain, which nothing above
+	// tells of.
+	Leftovers bool
 }
 
 // Sandbox is the network and the other namespaces that a pod's containers share.
@@ -190,7 +193,7 @@ func (p ObservedPod) Running() bool {
 
 // Empty reports whether the machine holds nothing of the pod.
 func (p ObservedPod) Empty() bool {
-	return len(p.Containers) == 0 && p.Sandbox.State == SandboxNone && p.Record == nil
+	return len(p.Containers) == 0 && p.Sandbox.State == SandboxNone && p.Record == nil && !p.Leftovers
 }
 
 // Pod returns what is known of the pod: as desired, else as recorded.

@@ -74,6 +74,23 @@ func (e *Engine) removeCgroup(group string) error {
 	return errors.Join(errs...)
 }
 
+// sweepCgroups removes every cgroup of pods that holds no process. Those that do
+// belong to another fleet's daemon on this machine.
+func (e *Engine) sweepCgroups() {
+	for _, root := range hierarchies() {
+		pods, err := os.ReadDir(filepath.Join(root, e.cfg.CgroupRoot))
+		if err != nil {
+			continue
+		}
+		for _, pod := range pods {
+			if pod.IsDir() {
+				_ = e.removeCgroup(path.Join(e.cfg.CgroupRoot, pod.Name()))
+			}
+		}
+		_ = os.Remove(filepath.Join(root, e.cfg.CgroupRoot))
+	}
+}
+
 // hierarchies returns the mount points of all cgroup hierarchies.
 func hierarchies() []string {
 	if cgroups.Mode() == cgroups.Unified {

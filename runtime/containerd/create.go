@@ -34,7 +34,7 @@ func (e *Engine) Create(ctx context.Context, s runtime.ContainerSpec) (err error
 		return fmt.Errorf("make the root of %s: %w", s.ID, err)
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && !errors.Is(err, runtime.ErrStart) {
 			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 			defer cancel()
 			if undo := e.Remove(late, s.ID); undo != nil {
@@ -77,19 +77,32 @@ func (e *Engine) Create(ctx context.Context, s runtime.ContainerSpec) (err error
 		})
 	}
 	if _, err = e.client.TaskService().Create(ctx, request); err != nil {
-		return createError(s.ID, translate(err))
+		return e.refused(ctx, s.ID, createError(s.ID, translate(err)))
 	}
 	return nil
 }
 
-// createError marks the errors of runc that no retry will heal.
+// refused records on a container that what it should run cannot be run, as a
+// crash would be: its policy and its back-off apply.
+func (e *Engine) refused(ctx context.Context, id string, err error) error {
+	if !errors.Is(err, runtime.ErrStart) {
+		return err
+	}
+	now := time.Now()
+	return errors.Join(err, e.Record(ctx, runtime.Container{
+		ID: id, State: runtime.ContainerExited, Started: now, Finished: now,
+		ExitCode: 128, Reason: runtime.EndedStart, Message: err.Error(),
+	}))
+}
+
+// createError marks the errors of runc that lie in what should be run.
 func createError(id string, err error) error {
 	text := err.Error()
 	for _, sign := range []string{
 		"executable file not found", "no such file or directory", "permission denied", "not a directory", "exec format error",
 	} {
-		if strings.Contains(text, sign) && strings.Contains(text, "OCI runtime create failed") {
-			return fmt.Errorf("create %s: %w: %w", id, runtime.ErrConfig, err)
+		if strings.Contains(text, sign) && strings.Contains(text, "OCI runtime") {
+			return fmt.Errorf("%w: %w", runtime.ErrStart, err)
 		}
 	}
 	return fmt.Errorf("create %s: %w", id, err)
@@ -123,7 +136,7 @@ func (e *Engine) rootfs(ctx context.Context, id string, own *image) ([]mount.Mou
 func (e *Engine) Start(ctx context.Context, id string) (pid int, err error) {
 	response, err := e.client.TaskService().Start(e.ctx(ctx), &tasks.StartRequest{ContainerID: id})
 	if err != nil {
-		return 0, createError(id, translate(err))
+		return 0, e.refused(e.ctx(ctx), id, createError(id, translate(err)))
 	}
 	return int(response.Pid), nil
 }

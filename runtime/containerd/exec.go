@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -12,22 +11,16 @@ import (
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
-)
 
-// Streams are where a command in a container reads and writes. Nil ones are
-// left out.
-type Streams struct {
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-	TTY            bool
-}
+	"github.com/shoal-dev/shoal/runtime"
+)
 
 var execSequence atomic.Int64
 
 // Exec runs a command in a running container, as the container's user and with
 // its environment, and returns its exit code. When ctx ends the command is
 // killed.
-func (e *Engine) Exec(ctx context.Context, id string, command []string, streams Streams) (code int, err error) {
+func (e *Engine) Exec(ctx context.Context, id string, command []string, streams runtime.Streams) (code int, err error) {
 	ctx = e.ctx(ctx)
 	container, err := e.client.LoadContainer(ctx, id)
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 	labelImage      = prefix + "image"
 	labelImageID    = prefix + "image-id"
 	labelStarted    = prefix + "started" // RFC 3339, once it has been started
-	labelEnd        = prefix + "end" // JSON of end
+	labelEnd        = prefix + "end"     // JSON of end
 )
 
 // maxLabel is containerd's limit on the length of a label's key and value.

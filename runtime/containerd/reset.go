@@ -79,7 +79,8 @@ func (e *Engine) Reset(ctx context.Context) error {
 	if l, err := e.client.LeasesService().Create(ctx, leases.WithRandomID()); err == nil {
 		errs = append(errs, translate(e.client.LeasesService().Delete(ctx, l, leases.SynchronousDelete)))
 	}
-	errs = append(errs, e.removeCgroup(e.cfg.CgroupRoot), e.deleteNamespace(ctx))
+	e.sweepCgroups()
+	errs = append(errs, e.deleteNamespace(ctx))
 	e.forget()
 	return errors.Join(errs...)
 }

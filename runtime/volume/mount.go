@@ -15,9 +15,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// mountTmpfs mounts a tmpfs unless there is one. size is in bytes; 0 means half
+// MountTmpfs mounts a tmpfs unless there is one. size is in bytes; 0 means half
 // of the memory.
-func mountTmpfs(path string, size int64, mode os.FileMode) error {
+func MountTmpfs(path string, size int64, mode os.FileMode) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err == nil && st.Type == unix.TMPFS_MAGIC && mounted(path) {
 		return nil
@@ -78,8 +78,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// unmountBelow unmounts everything at or below dir.
-func unmountBelow(dir string) error {
+// UnmountBelow unmounts everything at or below dir.
+func UnmountBelow(dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

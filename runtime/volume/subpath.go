@@ -98,7 +98,7 @@ func (v *Volumes) bindSubPath(pod *corev1.Pod, volume *corev1.Volume, dir, sub, 
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if err := unmountBelow(pin); err != nil {
+	if err := UnmountBelow(pin); err != nil {
 		return err
 	}
 	if err := place(pin, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {

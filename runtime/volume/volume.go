@@ -41,6 +41,9 @@ func (v *Volumes) Path(instance string, volume *corev1.Volume) string {
 	return filepath.Join(v.dir, instance, "volumes", volume.Name)
 }
 
+// Folder returns where the volumes of an instance are.
+func (v *Volumes) Folder(instance string) string { return filepath.Join(v.dir, instance) }
+
 // Prepare makes every volume of a pod, or completes them. It is idempotent.
 // The error wraps ErrMissing when a source does not exist.
 func (v *Volumes) Prepare(s runtime.Sources) error {
@@ -118,7 +121,7 @@ func (v *Volumes) project(s runtime.Sources, volume *corev1.Volume, path string)
 		return false, err
 	}
 	if holdsSecrets(volume) {
-		if err := mountTmpfs(path, 0, 0o755); err != nil {
+		if err := MountTmpfs(path, 0, 0o755); err != nil {
 			return false, err
 		}
 	}
@@ -165,7 +168,7 @@ func (v *Volumes) emptyDir(pod *corev1.Pod, path string, source *corev1.EmptyDir
 		if source.SizeLimit != nil {
 			size = source.SizeLimit.Value()
 		}
-		if err := mountTmpfs(path, size, 0o777); err != nil {
+		if err := MountTmpfs(path, size, 0o777); err != nil {
 			return err
 		}
 		fresh = true // chmod below is harmless on a tmpfs that was there
@@ -190,7 +193,7 @@ func (v *Volumes) emptyDir(pod *corev1.Pod, path string, source *corev1.EmptyDir
 // not exist is fine.
 func (v *Volumes) Remove(instance string) error {
 	dir := filepath.Join(v.dir, instance)
-	if err := unmountBelow(dir); err != nil {
+	if err := UnmountBelow(dir); err != nil {
 		return err
 	}
 	v.mu.Lock()

@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/runtime"
+	"github.com/shoal-dev/shoal/runtime/containerd"
+	"github.com/shoal-dev/shoal/runtime/logs"
+	"github.com/shoal-dev/shoal/runtime/network"
+)
+
+// Config is what an agent works with.
+type Config struct {
+	Node      string // name of this node
+	StateDir  string // /var/lib/shoal: volumes, logs, the keeper's program
+	RunDir    string // /run/shoal: pins, records, sockets; gone after a reboot
+	ImagesDir string // archives dropped here are imported; "" means StateDir/images
+	HostsDir  string // folder of hosts.toml files by registry; "" means none
+
+	Containerd string // address of the socket; "" means /run/containerd/containerd.sock
+	Namespace  string // containerd namespace; "" means shoal
+
+	PodCIDR    netip.Prefix // of this node
+	Bridge     string       // "" means shoal0
+	MTU        int          // of pod interfaces; 0 leaves it to the kernel
+	PluginDirs []string     // of the CNI plugins; empty means /usr/lib/cni, /opt/cni/bin
+
+	// Allocatable stands in for limits that a container does not have, in the
+	// downward API; nil means the capacity.
+	Allocatable corev1.ResourceList
+	// Record is told what happened to pods, for people. It may be called from
+	// several goroutines at once and must not block. nil means nobody listens.
+	Record func(api.Event)
+	// Workers bounds how many pods are worked on at once; 0 means 8.
+	Workers int
+	// Relist is how often everything is listed although nothing happened; 0
+	// means 45 s.
+	Relist time.Duration
+	// Keeper is the shoal-keeper program; nil means the embedded one.
+	Keeper []byte
+
+	// Engine, Network and Logs take the place of containerd, CNI and the
+	// keeper; nil means the real ones.
+	Engine  Engine
+	Network Network
+	Logs    Logs
+}
+
+// Engine is what the agent needs of a container engine. Errors wrap the
+// sentinels of package runtime.
+type Engine interface {
+	Containers
+	Undertaker
+	Images
+	Commands
+	Pods
+}
+
+// Containers are made and stopped here. Calls about one container never
+// overlap, except Kill.
+type Containers interface {
+	List(ctx context.Context) ([]runtime.Held, error)
+	Inspect(ctx context.Context, id string) (runtime.Held, error)
+	Create(ctx context.Context, spec runtime.ContainerSpec) error
+	Start(ctx context.Context, id string) (pid int, err error)
+	Kill(ctx context.Context, id string, signal syscall.Signal, all bool) error
+}
+
+// Undertaker keeps the memory of containers, and buries them.
+type Undertaker interface {
+	Record(ctx context.Context, c runtime.Container) error
+	Remove(ctx context.Context, id string) error
+	Sweep(ctx context.Context, inUse func(id string) bool) error
+}
+
+// Images are fetched, imported and found here.
+type Images interface {
+	Image(ctx context.Context, ref string) (runtime.ImageInfo, error)
+	Pull(ctx context.Context, ref string, credentials []runtime.Credential) (runtime.ImageInfo, error)
+	Import(ctx context.Context, archive io.Reader) ([]string, error)
+	Images(ctx context.Context) ([]runtime.ImageInfo, error)
+}
+
+// Commands run in containers. Watch calls poke until its stream breaks.
+type Commands interface {
+	Exec(ctx context.Context, id string, command []string, streams runtime.Streams) (code int, err error)
+	Watch(ctx context.Context, poke func(container string)) error
+	Version(ctx context.Context) (string, error)
+	Degraded() []string
+}
+
+// Pods are what the engine has of a pod as a whole: its cgroup.
+type Pods interface {
+	CreatePod(instance string, limits runtime.Resources) error
+	RemovePod(instance string) error
+}
+
+// Network is what the agent needs of package network.
+type Network interface {
+	Namespaces(s network.Sandbox) runtime.Namespaces
+	Prepare(s network.Sandbox) (id string, err error)
+	Connect(ctx context.Context, s network.Sandbox, id string) (network.Info, error)
+	Remove(ctx context.Context, instance string) error
+	Sandboxes
+}
+
+// Sandboxes finds what there is.
+type Sandboxes interface {
+	Get(instance string) (info network.Info, found bool)
+	List() ([]network.Info, error)
+	Sweep(ctx context.Context, keep func(instance string) bool) ([]string, error)
+	Warnings() []string
+}
+
+// Logs is what the agent needs of the keeper.
+type Logs interface {
+	Open(ctx context.Context, id, path string) (stdout, stderr string, err error)
+	Close(ctx context.Context, id string) error
+	Held(ctx context.Context) ([]string, error)
+	Run(ctx context.Context, failed func(error))
+}
+
+// complete fills in what is left out and checks the rest.
+func (c *Config) complete() error {
+	if c.Node == "" || c.StateDir == "" || c.RunDir == "" {
+		return errors.New("runtime/agent: Node, StateDir and RunDir are needed")
+	}
+	if c.ImagesDir == "" {
+		c.ImagesDir = filepath.Join(c.StateDir, "images")
+	}
+	if c.Record == nil {
+		c.Record = func(api.Event) {}
+	}
+	if c.Workers == 0 {
+		c.Workers = 8
+	}
+	if c.Relist == 0 {
+		c.Relist = 45 * time.Second
+	}
+	return nil
+}
+
+// real makes the parts that were not given.
+func (c *Config) real(ctx context.Context) error {
+	if c.Network == nil {
+		n, err := network.New(network.Config{
+			RunDir: c.RunDir, PluginDir: c.PluginDirs, Bridge: c.Bridge, PodCIDR: c.PodCIDR, MTU: c.MTU,
+		})
+		if err != nil {
+			return err
+		}
+		c.Network = n
+	}
+	if c.Logs == nil {
+		k, err := logs.StartKeeper(ctx, logs.KeeperConfig{
+			RunDir: c.RunDir, BinDir: filepath.Join(c.StateDir, "bin"), Program: c.Keeper,
+		})
+		if err != nil {
+			return fmt.Errorf("container logs: %w", err)
+		}
+		c.Logs = k
+	}
+	if c.Engine == nil {
+		e, err := containerd.New(containerd.Config{
+			Address: c.Containerd, Namespace: c.Namespace, RunDir: c.RunDir, HostsDir: c.HostsDir,
+		})
+		if err != nil {
+			return err
+		}
+		c.Engine = e
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/runtime"
+)
+
+// start makes the next attempt of a container and lets it run. The container is
+// made while the pod's network still is.
+func (w *worker) start(ctx context.Context, d runtime.Desired, action runtime.Action) error {
+	c := w.container(action.Container)
+	if c == nil {
+		return fmt.Errorf("the pod has no container %q", action.Container)
+	}
+	if runtime.NeedsIP(c) {
+		if err := w.connected(ctx); err != nil {
+			return err
+		}
+	}
+	spec, err := w.spec(ctx, d, c, action)
+	if err != nil {
+		return w.startFailed(c, runtime.WaitingConfig, err)
+	}
+	if err := w.a.cfg.Engine.Create(ctx, spec); err != nil {
+		return w.notCreated(ctx, c, spec, err)
+	}
+	if err := w.connected(ctx); err != nil {
+		return errors.Join(err, w.discard(ctx, spec.ID))
+	}
+	if _, err := w.a.cfg.Engine.Start(ctx, spec.ID); err != nil {
+		return w.notCreated(ctx, c, spec, err)
+	}
+	running := runtime.Container{
+		ID: spec.ID, Name: c.Name, Init: action.Init, Attempt: action.Attempt, Crashes: action.Crashes,
+		Sandbox: spec.Sandbox, State: runtime.ContainerRunning, Started: time.Now(),
+		Image: c.Image,
+	}
+	w.set(running)
+	delete(w.pod.Failures, c.Name)
+	delete(w.told, "Failed/"+c.Name)
+	w.probes(ctx)
+	w.unrecorded = append(w.unrecorded, running)
+	w.event(corev1.EventTypeNormal, "Created", c.Name, "Created container "+c.Name)
+	w.event(corev1.EventTypeNormal, "Started", c.Name, "Started container "+c.Name)
+	w.look(spec.ID) // for its image's ID, and an end that came before the events
+	return w.postStart(ctx, c, running)
+}
+
+// discard removes a container that was made in vain.
+func (w *worker) discard(ctx context.Context, id string) error {
+	if err := w.a.cfg.Engine.Remove(ctx, id); err != nil {
+		return err
+	}
+	return w.a.cfg.Logs.Close(ctx, id)
+}
+
+// notCreated takes note of a container that could not be made or started.
+func (w *worker) notCreated(ctx context.Context, c *corev1.Container, spec runtime.ContainerSpec, err error) error {
+	if errors.Is(err, runtime.ErrStart) {
+		// The engine holds it as one that has ended: the crash loop's rules apply.
+		w.look(spec.ID)
+		w.tell(corev1.EventTypeWarning, "Failed", c.Name, "Error: "+err.Error())
+		_ = w.a.cfg.Logs.Close(ctx, spec.ID)
+		return w.connected(ctx)
+	}
+	if errors.Is(err, runtime.ErrUnavailable) {
+		return err
+	}
+	_ = w.a.cfg.Logs.Close(ctx, spec.ID)
+	reason := runtime.WaitingCreate
+	if errors.Is(err, runtime.ErrConfig) {
+		reason = runtime.WaitingConfig
+	}
+	if errors.Is(err, runtime.ErrNotFound) {
+		w.a.pulls.recheck()
+	}
+	return w.startFailed(c, reason, err)
+}
+
+// startFailed notes why a container waits.
+func (w *worker) startFailed(c *corev1.Container, reason string, err error) error {
+	count := w.pod.Failures[c.Name].Count + 1
+	wait := time.Second
+	if count > 1 {
+		wait = runtime.Backoff(count - 1)
+	}
+	w.pod.Failures[c.Name] = runtime.Failure{
+		Reason: reason, Message: err.Error(), Count: count, Retry: time.Now().Add(wait),
+	}
+	w.tell(corev1.EventTypeWarning, "Failed", c.Name, "Error: "+err.Error())
+	return fmt.Errorf("%w: %w", errNoted, err)
+}
+
+// spec resolves everything that a container refers to.
+func (w *worker) spec(ctx context.Context, d runtime.Desired, c *corev1.Container, action runtime.Action) (runtime.ContainerSpec, error) {
+	pod := w.object.Object
+	if pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace {
+		return runtime.ContainerSpec{}, errors.New("shareProcessNamespace is not supported on this node")
+	}
+	env, err := runtime.Env(w.sources(d), c)
+	if err != nil {
+		return runtime.ContainerSpec{}, err
+	}
+	mounts, err := w.a.volumes.Mounts(pod, c, env)
+	if err != nil {
+		return runtime.ContainerSpec{}, err
+	}
+	id := runtime.ContainerID(w.instance, c.Name, action.Attempt)
+	if mounts, err = w.ownMounts(c, id, mounts); err != nil {
+		return runtime.ContainerSpec{}, err
+	}
+	out := runtime.ContainerSpec{
+		ID: id, Assignment: w.object.Assignment, Namespace: pod.Namespace, Pod: pod.Name,
+		Name: c.Name, Init: action.Init, Attempt: action.Attempt, Crashes: action.Crashes,
+		Sandbox: w.pod.Sandbox.ID, Image: c.Image,
+		Command: runtime.ExpandAll(c.Command, env), Args: runtime.ExpandAll(c.Args, env),
+		Env: env, WorkingDir: c.WorkingDir, TTY: c.TTY,
+		Mounts:    mounts,
+		Resources: runtime.Limits(&pod.Spec, c, w.a.machine.memory),
+		Security:  runtime.Secure(&pod.Spec, c),
+	}
+	s := w.sandbox(d)
+	out.Hostname = s.Hostname
+	out.Namespaces = w.a.cfg.Network.Namespaces(s)
+	out.Namespaces.HostPID = pod.Spec.HostPID
+	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
+		out.Sysctls = map[string]string{}
+		for _, s := range sc.Sysctls {
+			out.Sysctls[s.Name] = s.Value
+		}
+	}
+	out.Stdout, out.Stderr, err = w.a.cfg.Logs.Open(ctx, id, w.logPath(runtime.Container{Name: c.Name, Attempt: action.Attempt}))
+	return out, err
+}
+
+// ownMounts adds what every container has besides its volumes, except where a
+// volume is mounted there.
+func (w *worker) ownMounts(c *corev1.Container, id string, mounts []runtime.Mount) ([]runtime.Mount, error) {
+	own := []runtime.Mount{
+		{Source: w.memory.path("resolv.conf"), Target: "/etc/resolv.conf"},
+		{Source: w.memory.path("hosts"), Target: "/etc/hosts"},
+		{Source: w.memory.path("hostname"), Target: "/etc/hostname"},
+		{Source: w.memory.path("shm"), Target: "/dev/shm"},
+	}
+	if w.object.Object.Spec.HostIPC {
+		own[3].Source = "/dev/shm"
+	}
+	if c.TerminationMessagePath != "" {
+		if err := os.WriteFile(w.wordsPath(id), nil, 0o666); err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(w.wordsPath(id), 0o666); err != nil {
+			return nil, err
+		}
+		own = append(own, runtime.Mount{Source: w.wordsPath(id), Target: c.TerminationMessagePath})
+	}
+	for _, m := range own {
+		taken := slices.ContainsFunc(mounts, func(have runtime.Mount) bool { return have.Target == m.Target })
+		if !taken {
+			mounts = append(mounts, m)
+		}
+	}
+	return mounts, nil
+}
+
+// postStart runs the container's postStart hook. The pod waits for it, except
+// its removal, and the container is killed when it fails.
+func (w *worker) postStart(ctx context.Context, c *corev1.Container, running runtime.Container) error {
+	if c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.mu.Lock()
+	w.removal = cancel
+	w.mu.Unlock()
+	<-w.a.heavy // others may act meanwhile
+	err := w.a.hook(ctx, w.address(), c, running.ID, c.Lifecycle.PostStart)
+	w.a.heavy <- struct{}{}
+	w.mu.Lock()
+	w.removal = nil
+	w.mu.Unlock()
+	if err != nil {
+		w.event(corev1.EventTypeWarning, "FailedPostStartHook", c.Name, "PostStartHook failed: "+err.Error())
+		return w.a.cfg.Engine.Kill(context.WithoutCancel(ctx), running.ID, 9, true)
+	}
+	return nil
+}
+
+func (w *worker) address() string {
+	if len(w.pod.Sandbox.IPs) > 0 {
+		return w.pod.Sandbox.IPs[0]
+	}
+	return ""
+}
