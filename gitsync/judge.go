@@ -73,11 +73,7 @@ func judge(ctx context.Context, trees forest, unit string, commit api.Commit, ro
 	if err != nil {
 		return verdict{}, err
 	}
-	refused := api.Refused(plan.problems)
 	for _, p := range plan.plans {
-		if refused {
-			break // some plan may not be built; the author hears of that first
-		}
 		d, err := renderOne(ctx, trees, p, v.memory, known)
 		if err != nil {
 			return verdict{}, err

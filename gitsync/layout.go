@@ -12,7 +12,7 @@ import (
 // layout says what is done with the files below the sync path.
 type layout struct {
 	plain    []file        // read as they are
-	plans    []render.Plan // built by kustomize
+	plans    []render.Plan // built by kustomize; those with problems are left out
 	problems []api.Invalid
 }
 
@@ -31,13 +31,11 @@ func lay(tree render.Tree, root string, files []file) layout {
 	var l layout
 	tops, charts := folders(root, files)
 	plans := map[string]render.Plan{}
+	bad := map[string]bool{}
 	for _, dir := range tops {
 		plan, problems := render.NewPlan(tree, dir)
-		plans[dir] = plan
-		if len(problems) > 0 {
-			l.problems = append(l.problems, problems...)
-			plan.Files = nil
-		}
+		plans[dir], bad[dir] = plan, len(problems) > 0
+		l.problems = append(l.problems, problems...)
 	}
 	used := map[string]bool{}
 	for _, dir := range tops {
@@ -49,7 +47,9 @@ func lay(tree render.Tree, root string, files []file) layout {
 		if plan.Component || isBase(dir, plans) {
 			continue
 		}
-		l.plans = append(l.plans, plan)
+		if !bad[dir] {
+			l.plans = append(l.plans, plan)
+		}
 		for _, name := range plan.Files {
 			used[name] = true
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -57,10 +56,18 @@ func Open(cfg Config) (*Repo, error) {
 	r := &Repo{
 		target: t, source: newSource(t), mirror: m,
 		pokes: make(chan struct{}, 1), change: make(chan struct{}, 1),
-		status: api.UnitStatus{Unit: t.Unit, URL: t.shown, Ref: t.Ref, Path: strings.TrimPrefix(t.Path, ".")},
+		status: api.UnitStatus{Unit: t.Unit, URL: t.shown, Ref: t.Ref, Path: shownPath(t.Path)},
 	}
 	r.resume(context.Background())
 	return r, nil
+}
+
+// shownPath writes the root of the repository as "".
+func shownPath(path string) string {
+	if path == "." {
+		return ""
+	}
+	return path
 }
 
 // resume brings the accepted commit back into force. When it cannot be read or
