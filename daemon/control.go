@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,6 +32,8 @@ type control struct {
 	repo    *gitsync.Repo
 	agent   *agent.Agent
 	events  *events
+	address netip.Addr // of this node
+	boot    int64      // when this daemon started, in Unix nanoseconds
 	metrics *metrics
 	view    atomic.Pointer[view]
 	node    atomic.Pointer[api.NodeInfo]
@@ -42,6 +46,8 @@ type control struct {
 	missing    map[string]string      // by instance: why it has no object
 	kept       []api.Commit
 	config     configCache
+	states     api.PodStates // as last read, with the number of its last change
+	units      map[string]api.UnitStatus
 	said       map[string]string // last message logged on each subject
 }
 
@@ -58,8 +64,8 @@ func (c *control) step(context.Context) time.Time {
 	now := time.Now()
 	started := now
 	snapshot := c.repo.Latest()
-	states := c.agent.States()
-	observed := states.Seq.N > 0
+	states, observed := c.observe()
+	c.tellUnits(now)
 	board := api.Board{Assigned: c.decided.Assigned}
 	if info := c.node.Load(); info != nil {
 		board.Nodes = []api.NodeInfo{*info}
@@ -76,6 +82,18 @@ func (c *control) step(context.Context) time.Time {
 	c.publishView(snapshot, board, observed, now)
 	c.metrics.turns.Observe(time.Since(started).Seconds())
 	return wake
+}
+
+// observe reads what the machine holds. The record gets a new number when it
+// differs from the last one. Before the machine was listed nothing is known.
+func (c *control) observe() (api.PodStates, bool) {
+	states := c.agent.States()
+	states.Seq = c.states.Seq
+	if !reflect.DeepEqual(states, c.states) {
+		states.Seq = api.Seq{Boot: c.boot, N: states.Seq.N + 1}
+		c.states = states
+	}
+	return states, c.agent.Adopted()
 }
 
 // decide schedules, remembers the result, and tells what changed.
@@ -95,7 +113,9 @@ func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) 
 	for _, problem := range problems {
 		c.once("address "+problem.Error(), problem.Error(), func() { c.log.Warn("service has no address", "reason", problem) })
 	}
-	c.noteNodes(&facts, board.Nodes, now)
+	if !reflect.DeepEqual(facts.Addresses, c.decided.Facts.Addresses) {
+		facts.Seq++
+	}
 	for _, event := range scheduler.Events(c.fleet, c.decided.Assigned, set, c.decided.Facts, facts, now) {
 		c.events.record(event)
 		c.log.Info(event.Message, "reason", event.Reason, "object", event.Regards.Kind+" "+event.Regards.Namespace+"/"+event.Regards.Name)
@@ -106,17 +126,6 @@ func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) 
 	err := c.checkpoint.save(c.decided)
 	c.report("keep decisions", err)
 	return wake
-}
-
-// noteNodes remembers when each node was first seen.
-func (c *control) noteNodes(facts *api.Facts, nodes []api.NodeInfo, now time.Time) {
-	for _, n := range nodes {
-		key := api.Key{Kind: "Node", Name: n.Name}.String()
-		facts.Created[key] = now
-		if t, known := c.decided.Facts.Created[key]; known {
-			facts.Created[key] = t
-		}
-	}
 }
 
 // sync tells the runtime what should run here, and Git which commits that needs.
@@ -292,6 +301,15 @@ func (c *control) podView(a api.Assignment, states map[string]*api.PodState, rem
 		p.object = &shown
 	}
 	return p
+}
+
+func (c *control) removedAt(instance string) time.Time {
+	for _, r := range c.decided.Assigned.Remove {
+		if r.Assignment.Pod.Instance == instance {
+			return r.At
+		}
+	}
+	return time.Now()
 }
 
 // pendingView shows a pod that waits for a node.

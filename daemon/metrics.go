@@ -26,9 +26,9 @@ var (
 		"Whether the repository of a sync unit answered the last time.", []string{"unit"}, nil)
 	descChecked = prometheus.NewDesc("shoal_unit_checked_timestamp_seconds",
 		"When the repository of a sync unit last answered.", []string{"unit"}, nil)
-	descPods = prometheus.NewDesc("shoal_pods", "Pods by phase.", []string{"node", "phase"}, nil)
-	descReady = prometheus.NewDesc("shoal_pods_ready", "Pods that serve.", []string{"node"}, nil)
-	descPending = prometheus.NewDesc("shoal_pods_pending", "Wanted pods that fit on no node.", nil, nil)
+	descPods     = prometheus.NewDesc("shoal_pods", "Pods by phase.", []string{"node", "phase"}, nil)
+	descReady    = prometheus.NewDesc("shoal_pods_ready", "Pods that serve.", []string{"node"}, nil)
+	descPending  = prometheus.NewDesc("shoal_pods_pending", "Wanted pods that fit on no node.", nil, nil)
 	descRestarts = prometheus.NewDesc("shoal_pod_restarts_total", "Restarts of the containers of a pod.", []string{"namespace", "pod"}, nil)
 )
 

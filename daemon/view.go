@@ -3,6 +3,7 @@ package daemon
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -189,4 +190,59 @@ func nodeObject(fleet string, n *api.NodeInfo, facts api.Facts) *corev1.Node {
 		},
 	}
 	return out
+}
+
+// where finds the object in Git that a user must change in order to change what
+// the API shows under this kind and name.
+func (v *view) where(kind, namespace, name string) (api.Key, api.Source, bool) {
+	if v == nil {
+		return api.Key{}, api.Source{}, false
+	}
+	for object := range v.snapshot.Objects() {
+		key := object.Key()
+		if key.Kind == kind && key.Namespace == namespace && key.Name == name {
+			return key, object.Source, true
+		}
+	}
+	switch kind {
+	case "Pod":
+		for _, p := range v.pods {
+			if p.pod.Namespace == namespace && p.pod.Name() == name && p.pod.Kind != "Pod" {
+				return v.where(p.pod.Kind, namespace, p.pod.Owner)
+			}
+		}
+	case "ReplicaSet":
+		if i := strings.LastIndex(name, "-"); i > 0 {
+			return v.where("Deployment", namespace, name[:i])
+		}
+	case "Endpoints":
+		return v.where("Service", namespace, name)
+	case "EndpointSlice":
+		if i := strings.LastIndex(name, "-"); i > 0 {
+			return v.where("Service", namespace, name[:i])
+		}
+	}
+	return api.Key{}, api.Source{}, false
+}
+
+// deletionTime is when a removed pod must be gone: its grace period after it
+// was told to stop.
+func deletionTime(grace *int64, told time.Time) metav1.Time {
+	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
+	if grace != nil {
+		seconds = *grace
+	}
+	return metav1.NewTime(told.Add(time.Duration(seconds) * time.Second).Truncate(time.Second))
+}
+
+// countProblems tells mistakes from warnings.
+func countProblems(problems []api.Invalid) (mistakes, warnings int) {
+	for _, p := range problems {
+		if p.Warning {
+			warnings++
+		} else {
+			mistakes++
+		}
+	}
+	return mistakes, warnings
 }

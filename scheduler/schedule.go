@@ -96,7 +96,7 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.
 	set.BasedOn = basedOn(board.Pods)
 	set.Remove = in.remove(removals, stops)
 	set.Pods, set.Pending = place(in.nodes, kept, set.Remove, starts)
-	next.Created = created(snapshot, facts.Created, now)
+	next.Created = created(snapshot, board.Nodes, facts.Created, now)
 	if !sameFacts(facts, next) {
 		next.Seq++
 	}
@@ -207,17 +207,21 @@ func basedOn(records []api.PodStates) map[string]api.Seq {
 	return out
 }
 
-// created keeps the time at which each object was first seen, and forgets the
-// objects that are gone.
-func created(snapshot api.Snapshot, known map[string]time.Time, now time.Time) map[string]time.Time {
-	out := make(map[string]time.Time, snapshot.Len())
-	for object := range snapshot.Objects() {
-		key := object.Key().String()
+// created keeps the time at which each object and node was first seen, and
+// forgets those that are gone.
+func created(snapshot api.Snapshot, nodes []api.NodeInfo, known map[string]time.Time, now time.Time) map[string]time.Time {
+	out := make(map[string]time.Time, snapshot.Len()+len(nodes))
+	see := func(key string) {
+		out[key] = now
 		if t, found := known[key]; found {
 			out[key] = t
-			continue
 		}
-		out[key] = now
+	}
+	for object := range snapshot.Objects() {
+		see(object.Key().String())
+	}
+	for _, n := range nodes {
+		see(api.Key{Kind: "Node", Name: n.Name}.String())
 	}
 	return out
 }

@@ -80,6 +80,19 @@ func Open(dir string, want Fleet) (*Identity, error) {
 	return id, id.openCA(dir)
 }
 
+// Read reads the identity from dir, and makes nothing when there is none.
+func Read(dir string) (*Identity, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "fleet.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read the fleet's identity: %w", err)
+	}
+	var fleet Fleet
+	if err := json.Unmarshal(raw, &fleet); err != nil {
+		return nil, fmt.Errorf("read the fleet's identity from %s: %w", dir, err)
+	}
+	return Open(dir, fleet)
+}
+
 func (id *Identity) openCA(dir string) error {
 	certPath, keyPath := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key")
 	certPEM, certErr := os.ReadFile(certPath)

@@ -1,0 +1,177 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gossip/identity"
+)
+
+// Status is what `shoal status` shows. Its JSON form is stable.
+type Status struct {
+	Version    string           `json:"version"`
+	Fleet      string           `json:"fleet"`
+	Node       string           `json:"node"`
+	Leader     string           `json:"leader,omitempty"`
+	Units      []api.UnitStatus `json:"units"`
+	Nodes      []api.NodeInfo   `json:"nodes"`
+	Pods       []PodStatus      `json:"pods"`
+	Observed   bool             `json:"observed"` // the pods of the machine have been listed since the daemon started
+	AsOf       time.Time        `json:"asOf"`
+	Repository string           `json:"repository"`
+}
+
+// PodStatus is one pod in Status.
+type PodStatus struct {
+	Namespace string     `json:"namespace"`
+	Name      string     `json:"name"`
+	Node      string     `json:"node,omitempty"`
+	Phase     string     `json:"phase"`
+	Ready     bool       `json:"ready"`
+	Restarts  int32      `json:"restarts,omitempty"`
+	Commit    api.Commit `json:"commit"`
+	Reason    string     `json:"reason,omitempty"`
+	Message   string     `json:"message,omitempty"`
+}
+
+// Decision is everything from which the next decision is made, for `shoal plan`.
+type Decision struct {
+	Fleet string    `json:"fleet"`
+	Board api.Board `json:"board"`
+	Facts api.Facts `json:"facts"`
+}
+
+// listenAdmin listens on the socket for commands of this machine's root. A
+// socket that a dead daemon left behind is replaced: the lock on the state
+// folder says that there is no living one.
+func listenAdmin(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder for %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace the socket %s: %w", path, err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for local commands: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect the socket %s: %w", path, err), listener.Close())
+	}
+	return listener, nil
+}
+
+func (c *control) adminHandler(version string, id *identity.Identity) http.Handler {
+	mux := http.NewServeMux()
+	answer := func(path string, value func() any) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(value()) // a client that is gone needs no answer
+		})
+	}
+	answer("/status", func() any { return c.status(version) })
+	answer("/decision", func() any {
+		d := Decision{Fleet: id.Fleet.ID}
+		if v := c.view.Load(); v != nil {
+			d.Board, d.Facts = v.board, v.facts
+		}
+		return d
+	})
+	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, _ *http.Request) {
+		c.repo.Poke()
+		w.WriteHeader(http.StatusAccepted)
+	})
+	return mux
+}
+
+func (c *control) status(version string) Status {
+	s := Status{Version: version, Fleet: c.fleet, Node: c.cfg.Node, Repository: shownURL(c.cfg.Repository.URL), Units: c.repo.Status()}
+	v := c.view.Load()
+	if v == nil {
+		return s
+	}
+	s.Leader, s.Nodes, s.Observed, s.AsOf = v.board.Assigned.Leader, v.board.Nodes, v.observed, v.now
+	pending := map[string]string{}
+	for _, u := range v.board.Assigned.Pending {
+		pending[u.Pod.Instance] = u.Reason
+	}
+	for _, p := range v.pods {
+		out := PodStatus{Namespace: p.pod.Namespace, Name: p.pod.Name(), Node: p.node, Phase: "Pending"}
+		if p.state != nil {
+			out.Phase, out.Ready, out.Restarts = string(p.state.Phase), p.state.Ready, p.state.Restarts
+			out.Commit, out.Reason, out.Message = p.state.Commit, p.state.Reason, p.state.Message
+		}
+		if why, waits := pending[p.pod.Instance]; waits {
+			out.Reason, out.Message = "Unschedulable", why
+		}
+		if p.removed {
+			out.Phase = "Terminating"
+		}
+		s.Pods = append(s.Pods, out)
+	}
+	return s
+}
+
+// Client asks a daemon on this machine over its socket.
+type Client struct{ http http.Client }
+
+// NewClient returns a client for the daemon with this socket. It connects when
+// it is first asked.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		if err != nil {
+			return nil, fmt.Errorf("no shoal daemon answers on %s (is `shoal run` running, and are you root?): %w", socket, err)
+		}
+		return conn, nil
+	}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: 10 * time.Second}}
+}
+
+// Status asks for the daemon's status.
+func (c *Client) Status(ctx context.Context) (Status, error) { return ask[Status](ctx, c, "/status") }
+
+// Decision asks for what the next decision would be made from.
+func (c *Client) Decision(ctx context.Context) (Decision, error) {
+	return ask[Decision](ctx, c, "/decision")
+}
+
+func ask[T any](ctx context.Context, c *Client, path string) (T, error) {
+	var out T
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://shoal"+path, nil)
+	if err != nil {
+		return out, fmt.Errorf("ask the daemon: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err
+		}
+		return out, err
+	}
+	defer response.Body.Close() //nolint:errcheck // read to its end
+	if err := json.NewDecoder(response.Body).Decode(&out); err != nil {
+		return out, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return out, nil
+}
+
+// shownURL is a repository's URL without what may be secret.
+func shownURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.User == nil {
+		return raw
+	}
+	u.User = nil
+	return u.String()
+}

@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/internal/loop"
+)
+
+// ranges parses the address ranges of a validated configuration.
+func (c Config) ranges() ranges {
+	return ranges{
+		pods: netip.MustParsePrefix(c.Network.PodCIDR), cluster: netip.MustParsePrefix(c.Network.ClusterCIDR),
+		services: netip.MustParsePrefix(c.Network.ServiceCIDR), dns: netip.MustParseAddr(c.Network.DNS),
+	}
+}
+
+// nodeAddress is the address from which this machine would reach the world, or
+// the first one it has, or that of the loopback interface. Nothing is sent.
+func nodeAddress() netip.Addr {
+	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
+		defer conn.Close() //nolint:errcheck // nothing was sent on it
+		if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+			if addr, ok := netip.AddrFromSlice(local.IP.To4()); ok {
+				return addr
+			}
+		}
+	}
+	addrs, _ := net.InterfaceAddrs() // without any there is still the loopback
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Is4() && prefix.Addr().IsGlobalUnicast() {
+			return prefix.Addr()
+		}
+	}
+	return netip.MustParseAddr("127.0.0.1")
+}
+
+// lookAtNode returns the step that keeps the node's own record up to date.
+func (c *control) lookAtNode(poke chan<- struct{}) func(context.Context) time.Time {
+	return func(ctx context.Context) time.Time {
+		next := c.agent.Node(ctx)
+		next.Name, next.PodCIDR = c.cfg.Node, c.cfg.Network.PodCIDR
+		next.Addresses = []corev1.NodeAddress{
+			{Type: corev1.NodeInternalIP, Address: c.address.String()},
+			{Type: corev1.NodeHostName, Address: c.cfg.Node},
+		}
+		next.Labels = map[string]string{
+			corev1.LabelHostname: c.cfg.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: next.System.Architecture,
+		}
+		next.Units, next.Tips = map[string]api.Commit{}, map[string]api.Commit{}
+		for _, u := range c.repo.Status() {
+			next.Units[u.Unit], next.Tips[u.Unit] = u.Accepted.Commit, u.Tip.Commit
+		}
+		known := c.node.Load()
+		if known != nil {
+			keepTransitions(next.Conditions, known.Conditions)
+			next.Seq = known.Seq
+			if reflect.DeepEqual(*known, next) {
+				return time.Time{}
+			}
+		}
+		next.Seq = api.Seq{Boot: c.boot, N: next.Seq.N + 1}
+		c.node.Store(&next)
+		loop.Poke(poke)
+		return time.Time{}
+	}
+}
+
+// keepTransitions keeps, for each condition that did not change, the times at
+// which it last did. A heartbeat is not worth a record of its own.
+func keepTransitions(next, known []corev1.NodeCondition) {
+	for i := range next {
+		for _, old := range known {
+			if old.Type == next[i].Type && old.Status == next[i].Status {
+				next[i].LastTransitionTime = old.LastTransitionTime
+				next[i].LastHeartbeatTime = old.LastHeartbeatTime
+			}
+		}
+	}
+}
+
+// notify tells systemd how the daemon is, when systemd asks for it.
+func notify(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if strings.HasPrefix(path, "@") {
+		path = "\x00" + path[1:]
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return // whoever set the variable does not listen
+	}
+	defer conn.Close()               //nolint:errcheck // nothing can be lost
+	_, _ = conn.Write([]byte(state)) // as above
+}

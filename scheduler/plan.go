@@ -1,0 +1,113 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// A Plan says what a fleet would have done once it has come to rest with a
+// snapshot. Its JSON form is stable.
+type Plan struct {
+	Start   []Step `json:"start"`
+	Stop    []Step `json:"stop"`
+	Pending []Step `json:"pending"` // wanted, and fits nowhere
+	Stay    int    `json:"stay"`    // pods that are not touched
+}
+
+// A Step is one pod that starts or stops. The pod is named by identity: what
+// will be started has no name yet.
+type Step struct {
+	Pod      string `json:"pod"`
+	Revision string `json:"revision"`
+	Node     string `json:"node,omitempty"`
+	Reason   string `json:"reason"`
+}
+
+// Empty reports whether nothing would change.
+func (p Plan) Empty() bool { return len(p.Start)+len(p.Stop)+len(p.Pending) == 0 }
+
+// maxRounds bounds how long Foresee goes on: a rolling update takes a round for
+// each step, and no workload has more steps than pods.
+const maxRounds = 10_000
+
+// Foresee runs the scheduler on paper until it comes to rest: pods start and
+// become ready at once, and go when they are told to. What it finds is what the
+// fleet would do if every new pod worked.
+func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
+	before := map[string]api.Assignment{}
+	for _, a := range board.Assigned.Pods {
+		before[a.Pod.Instance] = a
+	}
+	reasons := map[string]string{}
+	for range maxRounds {
+		set, next, wake := Schedule(snapshot, board, facts, now)
+		for _, r := range set.Remove {
+			reasons[r.Assignment.Pod.Instance] = r.Reason
+		}
+		settled := len(set.Remove) == 0 && next.Seq == facts.Seq
+		board, facts = obeyed(board, set, now), next
+		if settled && wake.IsZero() {
+			break
+		}
+		now = now.Add(time.Second)
+		if wake.After(now) {
+			now = wake
+		}
+	}
+	return compare(before, board.Assigned, reasons)
+}
+
+// obeyed is the board after the nodes did what a set says.
+func obeyed(board api.Board, set api.AssignmentSet, now time.Time) api.Board {
+	known := map[string]api.PodState{}
+	for _, record := range board.Pods {
+		for _, s := range record.Pods {
+			known[s.Pod.Instance] = s
+		}
+	}
+	records := map[string]*api.PodStates{}
+	out := api.Board{Nodes: board.Nodes, Usage: board.Usage, Pods: make([]api.PodStates, len(board.Nodes)), Assigned: set}
+	for i, n := range board.Nodes {
+		out.Pods[i] = api.PodStates{Node: n.Name, Seq: api.Seq{N: 1}}
+		records[n.Name] = &out.Pods[i]
+	}
+	for _, a := range set.Pods {
+		s, there := known[a.Pod.Instance]
+		if !there || !s.Ready {
+			s = api.PodState{Pod: a.Pod, Unit: a.Unit, Commit: a.Commit, Phase: corev1.PodRunning, Ready: true, ReadyAt: now, Started: now}
+		}
+		if r := records[a.Node]; r != nil {
+			r.Pods = append(r.Pods, s)
+		}
+	}
+	out.Assigned.Remove = nil
+	return out
+}
+
+func compare(before map[string]api.Assignment, after api.AssignmentSet, reasons map[string]string) Plan {
+	p := Plan{Start: []Step{}, Stop: []Step{}, Pending: []Step{}}
+	for _, a := range after.Pods {
+		if _, there := before[a.Pod.Instance]; there {
+			delete(before, a.Pod.Instance)
+			p.Stay++
+			continue
+		}
+		p.Start = append(p.Start, Step{a.Pod.Identity.String(), a.Pod.Revision, a.Node, a.Reason})
+	}
+	gone := make([]api.Assignment, 0, len(before))
+	for _, a := range before {
+		gone = append(gone, a)
+	}
+	slices.SortFunc(gone, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
+	for _, a := range gone {
+		p.Stop = append(p.Stop, Step{a.Pod.Identity.String(), a.Pod.Revision, a.Node, reasons[a.Pod.Instance]})
+	}
+	for _, u := range after.Pending {
+		p.Pending = append(p.Pending, Step{Pod: u.Pod.Identity.String(), Revision: u.Pod.Revision, Reason: u.Reason})
+	}
+	return p
+}
