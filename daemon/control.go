@@ -28,6 +28,7 @@ type control struct {
 	cfg     Config
 	ranges  ranges
 	fleet   string
+	version string
 	log     *slog.Logger
 	repo    *gitsync.Repo
 	agent   *agent.Agent

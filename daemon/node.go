@@ -5,11 +5,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"reflect"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/internal/loop"
@@ -46,24 +46,28 @@ func nodeAddress() netip.Addr {
 // lookAtNode returns the step that keeps the node's own record up to date.
 func (c *control) lookAtNode(poke chan<- struct{}) func(context.Context) time.Time {
 	return func(ctx context.Context) time.Time {
-		next := c.agent.Node(ctx)
-		next.Name, next.PodCIDR = c.cfg.Node, c.cfg.Network.PodCIDR
-		next.Addresses = []corev1.NodeAddress{
-			{Type: corev1.NodeInternalIP, Address: c.address.String()},
-			{Type: corev1.NodeHostName, Address: c.cfg.Node},
+		seen := c.agent.Node(ctx)
+		next := api.NodeInfo{
+			Name: c.cfg.Node, PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
+			System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
+			Addresses: []corev1.NodeAddress{
+				{Type: corev1.NodeInternalIP, Address: c.address.String()},
+				{Type: corev1.NodeHostName, Address: c.cfg.Node},
+			},
+			Labels: map[string]string{
+				corev1.LabelHostname: c.cfg.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: seen.System.Architecture,
+			},
 		}
-		next.Labels = map[string]string{
-			corev1.LabelHostname: c.cfg.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: next.System.Architecture,
-		}
+		next.System.KubeletVersion = "shoal-" + c.version
 		next.Units, next.Tips = map[string]api.Commit{}, map[string]api.Commit{}
 		for _, u := range c.repo.Status() {
 			next.Units[u.Unit], next.Tips[u.Unit] = u.Accepted.Commit, u.Tip.Commit
 		}
 		known := c.node.Load()
+		stampTransitions(next.Conditions, known)
 		if known != nil {
-			keepTransitions(next.Conditions, known.Conditions)
 			next.Seq = known.Seq
-			if reflect.DeepEqual(*known, next) {
+			if equality.Semantic.DeepEqual(*known, next) {
 				return time.Time{}
 			}
 		}
@@ -74,11 +78,16 @@ func (c *control) lookAtNode(poke chan<- struct{}) func(context.Context) time.Ti
 	}
 }
 
-// keepTransitions keeps, for each condition that did not change, the times at
-// which it last did. A heartbeat is not worth a record of its own.
-func keepTransitions(next, known []corev1.NodeCondition) {
+// stampTransitions gives each condition the time at which it last changed, and
+// keeps the heartbeat of one that did not: a heartbeat is not worth a record of
+// its own.
+func stampTransitions(next []corev1.NodeCondition, known *api.NodeInfo) {
 	for i := range next {
-		for _, old := range known {
+		next[i].LastTransitionTime = next[i].LastHeartbeatTime
+		if known == nil {
+			continue
+		}
+		for _, old := range known.Conditions {
 			if old.Type == next[i].Type && old.Status == next[i].Status {
 				next[i].LastTransitionTime = old.LastTransitionTime
 				next[i].LastHeartbeatTime = old.LastHeartbeatTime

@@ -75,7 +75,7 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	names := dns.New(dns.Config{Address: netip.AddrPortFrom(ranges.dns, 53), ResolvConf: cfg.Network.ResolvConf})
 
 	c := &control{
-		cfg: cfg, ranges: ranges, fleet: id.Fleet.ID, log: log, repo: repo, address: address,
+		cfg: cfg, ranges: ranges, fleet: id.Fleet.ID, log: log, repo: repo, address: address, version: version,
 		checkpoint: checkpoint{path: cfg.decidedFile()}, boot: time.Now().UnixNano(),
 		objects: map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{},
 	}
