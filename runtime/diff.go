@@ -150,7 +150,9 @@ func (d *decision) run() {
 		}
 	}
 	for _, name := range due {
-		d.imageReady(name)
+		if latest, exists := d.pod.latest(name); !exists || latest.State != ContainerRunning {
+			d.imageReady(name)
+		}
 	}
 	if len(ready) > 0 && d.prepare() {
 		d.actions = append(d.actions, ready...)

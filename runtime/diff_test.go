@@ -143,6 +143,9 @@ func TestDecide(t *testing.T) {
 			pod:    ptr(settled(staged, asInit(exited("a", 0, 0, time.Second)))),
 			change: func(p *runtime.ObservedPod) { p.Images = present("a", "b", "app") },
 			want:   []string{"StartContainer i1/b attempt 0: it is the next init container"}},
+		{name: "a running init container needs no image", desired: wanted(staged),
+			pod:    ptr(settled(staged, asInit(running("a", 0)))),
+			change: func(p *runtime.ObservedPod) { p.Images = present("b", "app") }},
 		{name: "a new sandbox initializes again", desired: wanted(staged),
 			pod: ptr(settled(staged, asInit(exited("a", 0, 0, time.Second)), exited("app", 0, 137, time.Hour), asInit(exited("b", 0, 0, time.Second)))),
 			change: func(p *runtime.ObservedPod) {

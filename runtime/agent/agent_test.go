@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -163,4 +164,14 @@ func TestPodRuns(t *testing.T) {
 		h.eventually(p, 30*time.Second, "ready", ready)
 		t.Logf("ready after %s", time.Since(begin))
 	}
+}
+
+func sorted(instances []string) []string {
+	out := slices.Clone(instances)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func without(pods []runtime.Pod, instance string) []runtime.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(p runtime.Pod) bool { return p.Instance() == instance })
 }

@@ -18,11 +18,27 @@ const nsfs = 0x6e736673
 // The thread is not used again: it ends with the goroutine.
 func (n *Network) pinNamespaces(s Sandbox) error {
 	done := make(chan error, 1)
-	go func() {
-		goruntime.LockOSThread() // never unlocked, so the thread ends
-		done <- n.makeNamespaces(s)
-	}()
+	go spare(func() { done <- n.makeNamespaces(s) })
 	return <-done
+}
+
+// spare runs f on a thread that ends with it. It is never the process's first
+// thread, which cannot end, and whose namespaces are what /proc/self/ns shows.
+// It must be called as a goroutine of its own.
+func spare(f func()) {
+	goruntime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f() // never unlocked, so the thread ends
+		return
+	}
+	done := make(chan struct{})
+	go func() { // on another thread: this one is held
+		defer close(done)
+		goruntime.LockOSThread()
+		f()
+	}()
+	<-done
+	goruntime.UnlockOSThread()
 }
 
 func (n *Network) makeNamespaces(s Sandbox) error {
