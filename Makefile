@@ -1,0 +1,100 @@
+# Every target has one comment, which `make help` shows.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# Without this tag kustomize imports Go's plugin package, which makes every
+# binary 20 MB larger.
+TAGS := kustomize_disable_go_plugin_support
+export GOFLAGS := -buildvcs=false -tags=$(TAGS)
+export CGO_ENABLED := 0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: keeper
+keeper: ## build the keeper, which the daemon carries inside
+	go build -trimpath -ldflags '-s -w' -o runtime/logs/keeper/shoal-keeper ./cmd/shoal-keeper
+
+.PHONY: build
+build: keeper ## build bin/shoal
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal ./cmd/shoal
+
+.PHONY: examples
+examples: ## build the program that builds the images of examples-repo
+	go build -trimpath -o bin/hello ./internal/images/hello
+	go build -trimpath -o bin/examples ./internal/images/examples
+
+.PHONY: setup
+setup: ## install what Shoal runs on (Debian, Ubuntu)
+	scripts/setup.sh run
+
+.PHONY: run
+run: setup build examples ## run the examples on this machine, as root
+	scripts/run.sh
+
+.PHONY: reset
+reset: ## remove every trace of make run
+	[ ! -x bin/shoal ] || bin/shoal reset --yes --containerd-address "$$(scripts/containerd.sh start)"
+	scripts/containerd.sh stop
+	rm -rf .run
+
+.PHONY: test
+test: ## run all tests but the long ones, as root
+	scripts/setup.sh test
+	$(MAKE) --no-print-directory keeper
+	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 20m $$(go list ./... | grep -v /e2e)
+	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 15m -tags=$(TAGS),e2e -count=1 ./e2e/...
+
+.PHONY: e2e-full
+e2e-full: ## run the end-to-end tests, long ones included, as root
+	scripts/setup.sh test
+	$(MAKE) --no-print-directory keeper
+	PATH="$$PATH:$(CURDIR)/bin" SHOAL_E2E=full go test -timeout 80m -tags=$(TAGS),e2e -count=1 -v ./e2e/...
+
+.PHONY: race
+race: ## run the tests that start no processes with the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race -timeout 20m ./api/... ./scheduler/... ./policy ./internal/loop ./runtime ./daemon/... ./gitsync/manifest
+
+.PHONY: golden
+golden: ## rewrite golden files; review the diff
+	go test ./scheduler -run Scenarios -update
+	go test ./gitsync -run Corpus -update
+
+.PHONY: props
+props: ## run the property tests with 20,000 cases each
+	go test ./scheduler ./policy ./runtime -rapid.checks=20000 -timeout 60m
+
+.PHONY: fmt
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: check
+check: ## check format, lint, modules and house rules
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	go vet -tags=$(TAGS),e2e ./e2e/...
+	go test ./internal/archtest
+	go tool -modfile=tools/go.mod golangci-lint run ./...
+
+.PHONY: bench-onenode
+bench-onenode: keeper ## measure one node: start, roll, restart, memory; JSON lines, as root
+	scripts/setup.sh test
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal ./cmd/shoal
+	SHOAL_BIN=$(CURDIR)/bin/shoal go test -timeout 40m -tags=$(TAGS),e2e -count=1 -run '^$$' -bench OneNode -benchtime 1x ./e2e/onenode | grep --line-buffered '^{'
+
+.PHONY: bench
+bench: bench-onenode ## run all benchmarks
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for 30 seconds
+	for target in $$(grep -rhoE --include='*_test.go' 'func (Fuzz[A-Za-z0-9]+)' . | awk '{print $$2}' | sort -u); do \
+	  dir=$$(dirname $$(grep -rlE --include='*_test.go' "func $$target\\(" . | head -n 1)); \
+	  go test $$dir -run '^$$' -fuzz "^$$target\$$" -fuzztime 30s; \
+	done
