@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -90,6 +91,10 @@ func (c *control) adminHandler(version string, id *identity.Identity) http.Handl
 		c.repo.Poke()
 		w.WriteHeader(http.StatusAccepted)
 	})
+	// Profiles, for whoever is root here: curl --unix-socket ... /debug/pprof/profile
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

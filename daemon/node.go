@@ -68,14 +68,24 @@ func (c *control) lookAtNode(poke chan<- struct{}) func(context.Context) time.Ti
 		if known != nil {
 			next.Seq = known.Seq
 			if equality.Semantic.DeepEqual(*known, next) {
-				return time.Time{}
+				return retry(next)
 			}
 		}
 		next.Seq = api.Seq{Boot: c.boot, N: next.Seq.N + 1}
 		c.node.Store(&next)
 		loop.Poke(poke)
-		return time.Time{}
+		return retry(next)
 	}
+}
+
+// retry is when to look again at a node that cannot run pods yet: soon.
+func retry(n api.NodeInfo) time.Time {
+	for _, c := range n.Conditions {
+		if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
+			return time.Now().Add(notReadyRefresh)
+		}
+	}
+	return time.Time{}
 }
 
 // stampTransitions gives each condition the time at which it last changed, and

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -30,8 +31,12 @@ import (
 	"github.com/shoal-dev/shoal/runtime/agent"
 )
 
-// nodeRefresh is how often the node looks at itself.
-const nodeRefresh = 10 * time.Second
+// nodeRefresh is how often the node looks at itself, and notReadyRefresh how
+// often while it cannot run pods.
+const (
+	nodeRefresh     = 10 * time.Second
+	notReadyRefresh = 50 * time.Millisecond
+)
 
 // Run runs the daemon until ctx ends, and leaves pods, rules and logs as they
 // are: the next daemon on the same state folder takes them over. It returns an
@@ -113,7 +118,11 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 
 	t := &traffic{
 		cfg: cfg, ranges: ranges, log: log, view: c.view.Load, rules: rules, names: names, metrics: c.metrics,
-		drained: func(instances map[string]bool) { c.drained.Store(&instances); loop.Poke(drainedPoke) },
+		drained: func(instances map[string]bool) {
+			if !maps.Equal(instances, *c.drained.Swap(&instances)) {
+				loop.Poke(drainedPoke)
+			}
+		},
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, tls.NewListener(listener, tlsConfig(id, certificate)), server, log) })
@@ -128,6 +137,7 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 		return nil
 	})
 	g.Go(func() error { loop.Run(ctx, loop.Config{Min: 10 * time.Millisecond}, t.step, trafficPoke); return nil })
+	g.Go(func() error { trimMemory(ctx); return nil })
 	notify("READY=1")
 	log.Info("shoal runs", "version", version, "node", cfg.Node, "fleet", id.Fleet.ID, "repository", shownURL(cfg.Repository.URL), "api", listener.Addr())
 	err = g.Wait()

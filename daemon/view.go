@@ -57,7 +57,9 @@ func (v *view) trafficPods() []policy.Pod {
 func (v *view) services() []policy.Service {
 	var objects []*corev1.Service
 	for service := range api.Of[*corev1.Service](v.snapshot) {
-		objects = append(objects, policy.WithAddress(service, v.facts.Addresses[service.Namespace+"/"+service.Name]))
+		shown := policy.WithAddress(service, v.facts.Addresses[service.Namespace+"/"+service.Name])
+		v.stamp(shown)
+		objects = append(objects, shown)
 	}
 	return policy.Endpoints(objects, v.facts.Addresses, v.trafficPods())
 }
@@ -105,8 +107,6 @@ func isWorkload(kind string) bool {
 // dressed returns the object with the metadata that an API server adds: UID and
 // creation time.
 func (v *view) dressed(object api.KubeObject) api.KubeObject {
-	gvk := object.GetObjectKind().GroupVersionKind()
-	key := api.Key{Group: gvk.Group, Kind: gvk.Kind, Namespace: object.GetNamespace(), Name: object.GetName()}
 	created := object.GetCreationTimestamp()
 	if object.GetUID() != "" && !created.IsZero() {
 		return object
@@ -115,13 +115,21 @@ func (v *view) dressed(object api.KubeObject) api.KubeObject {
 	if !ok {
 		return object // every KubeObject's copy is one
 	}
-	if out.GetUID() == "" {
-		out.SetUID(api.UID(v.fleet, key))
-	}
-	if t, known := v.facts.Created[key.String()]; known && created.IsZero() {
-		out.SetCreationTimestamp(metav1.NewTime(t.Truncate(time.Second)))
-	}
+	v.stamp(out)
 	return out
+}
+
+// stamp writes UID and creation time into an object that is not shared.
+func (v *view) stamp(object api.KubeObject) {
+	gvk := object.GetObjectKind().GroupVersionKind()
+	key := api.Key{Group: gvk.Group, Kind: gvk.Kind, Namespace: object.GetNamespace(), Name: object.GetName()}
+	if object.GetUID() == "" {
+		object.SetUID(api.UID(v.fleet, key))
+	}
+	created := object.GetCreationTimestamp()
+	if t, known := v.facts.Created[key.String()]; known && created.IsZero() {
+		object.SetCreationTimestamp(metav1.NewTime(t.Truncate(time.Second)))
+	}
 }
 
 // namespaces lists the namespaces that objects are in and that no object of the

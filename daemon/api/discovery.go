@@ -15,7 +15,9 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/shoal-dev/shoal/api"
@@ -192,8 +194,8 @@ func (s *Server) serveAccessReview(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var review authorizationv1.SelfSubjectAccessReview
-	if err := json.Unmarshal(body, &review); err != nil {
-		s.fail(w, r, apierrors.NewBadRequest("the review must be JSON: "+err.Error()))
+	if _, _, err := reviewCodecs().UniversalDeserializer().Decode(body, nil, &review); err != nil {
+		s.fail(w, r, apierrors.NewBadRequest("read the review: "+err.Error()))
 		return
 	}
 	verb := ""
@@ -209,7 +211,18 @@ func (s *Server) serveAccessReview(w http.ResponseWriter, r *http.Request) {
 		review.Status.Reason = "the API is read-only: changes are commits"
 	}
 	review.Kind, review.APIVersion = "SelfSubjectAccessReview", "authorization.k8s.io/v1"
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusCreated)
-	_ = json.NewEncoder(w).Encode(review) // a client that is gone needs no answer
+	f, err := negotiate(r)
+	if err != nil {
+		f = jsonFormat()
+	}
+	s.write(w, r, f, http.StatusCreated, &review)
 }
+
+// reviewCodecs reads access reviews, which are no kind that is served.
+var reviewCodecs = sync.OnceValue(func() serializer.CodecFactory {
+	scheme := runtime.NewScheme()
+	if err := authorizationv1.AddToScheme(scheme); err != nil {
+		panic("access reviews cannot be registered: " + err.Error()) // a programming error that every test would meet
+	}
+	return serializer.NewCodecFactory(scheme)
+})

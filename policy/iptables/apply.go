@@ -185,7 +185,8 @@ func CleanUp(ctx context.Context) error {
 func byName(chains []policy.Chain) map[string][]string {
 	out := make(map[string][]string, len(chains))
 	for _, c := range chains {
-		out[c.Name] = c.Rules
+		// Never nil, which stands for rules that are not known.
+		out[c.Name] = append([]string{}, c.Rules...)
 	}
 	return out
 }

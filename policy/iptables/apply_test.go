@@ -132,6 +132,9 @@ func TestSetChangesOnlyWhatChanged(t *testing.T) {
 	if string(input) != want {
 		t.Errorf("iptables-restore is fed\n%s\nwant\n%s", input, want)
 	}
+	if again := restoreInput("filter", byName(rules(toA).Filter), byName(rules(toA).Filter)); again != nil {
+		t.Errorf("nothing changed, and iptables-restore is fed\n%s", again)
+	}
 	// The same state reached by a daemon that knows nothing of the former one.
 	set(t, newApplier(t), rules(toA, toB))
 	if diff := cmp.Diff(fresh, save(t)); diff != "" {

@@ -62,6 +62,7 @@ func Document(gv schema.GroupVersion) ([]byte, error) {
 		name := names[i][strings.LastIndex(names[i], "/")+1:]
 		schemas[name].AddExtension(gvkExtension, []any{gvkMap(k)})
 		document.Paths.Paths[listPath(k)] = listing(k)
+		document.Paths.Paths[listPath(k)+"/{name}"] = patching(k)
 	}
 	return json.Marshal(&document)
 }
@@ -95,6 +96,22 @@ func listing(k kube.Kind) *spec3.Path {
 	}}
 	get.AddExtension(gvkExtension, gvkMap(k))
 	return &spec3.Path{PathProps: spec3.PathProps{Get: get}}
+}
+
+// patching describes the change of one object, which is refused with the place
+// in Git where it belongs. kubectl sends it only to a server that says it
+// validates fields itself, and would otherwise fail before it could be told.
+func patching(k kube.Kind) *spec3.Path {
+	patch := &spec3.Operation{OperationProps: spec3.OperationProps{
+		Description: "refused: objects of kind " + k.GroupVersionKind.Kind + " are changed in Git",
+		OperationId: "patch" + k.GroupVersionKind.Kind,
+		Parameters: []*spec3.Parameter{{ParameterProps: spec3.ParameterProps{
+			Name: "fieldValidation", In: "query", Schema: spec.StringProperty(),
+		}}},
+		Responses: &spec3.Responses{},
+	}}
+	patch.AddExtension(gvkExtension, gvkMap(k))
+	return &spec3.Path{PathProps: spec3.PathProps{Patch: patch}}
 }
 
 func gvkMap(k kube.Kind) map[string]any {
