@@ -25,6 +25,9 @@ func Mounts(dir string) []string {
 	return out
 }
 
+// Unmount unmounts everything at or below a folder.
+func Unmount(dir string) { unmountBelow(dir) }
+
 func unmountBelow(dir string) {
 	for _, point := range Mounts(dir) {
 		_ = unix.Unmount(point, unix.MNT_DETACH)

@@ -27,7 +27,7 @@ func (w *worker) act(ctx context.Context, d runtime.Desired, action runtime.Acti
 	case runtime.RemoveSandbox:
 		return w.removeSandbox(ctx)
 	case runtime.RemovePod:
-		return w.removePod()
+		return w.removePod(ctx)
 	case runtime.EnsureImage:
 		w.ensureImage(ctx, d, action.Container)
 		return nil
@@ -75,7 +75,10 @@ func (w *worker) removeSandbox(ctx context.Context) error {
 
 // removePod makes the machine forget the pod. The mark of its removal goes
 // last: whoever finds it finishes the work.
-func (w *worker) removePod() error {
+func (w *worker) removePod(ctx context.Context) error {
+	if err := w.a.cfg.Logs.CloseAll(ctx, w.instance+"-"); err != nil {
+		return err
+	}
 	if err := w.a.volumes.Remove(w.instance); err != nil {
 		return err
 	}

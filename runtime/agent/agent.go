@@ -331,6 +331,9 @@ func (a *Agent) setDown(err error) {
 	a.down = err
 	if (was == nil) != (err == nil) {
 		a.notify()
+		for _, w := range a.workers { // what waited for the engine goes on
+			w.poke()
+		}
 	}
 	a.mu.Unlock()
 }

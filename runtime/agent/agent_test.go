@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -135,7 +136,8 @@ func (h *house) eventually(p runtime.Pod, limit time.Duration, what string, ok f
 			return s
 		}
 		if time.Now().After(deadline) {
-			h.t.Fatalf("%s: not within %s: %s\n%+v\ncontainerd: %s", p.Object.Name, limit, what, s, h.containerd.Log())
+			b, _ := json.Marshal(s)
+			h.t.Fatalf("%s: not within %s: %s\n%s", p.Object.Name, limit, what, b)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -126,6 +126,7 @@ type Sandboxes interface {
 type Logs interface {
 	Open(ctx context.Context, id, path string) (stdout, stderr string, err error)
 	Close(ctx context.Context, id string) error
+	CloseAll(ctx context.Context, prefix string) error
 	Held(ctx context.Context) ([]string, error)
 	Run(ctx context.Context, failed func(error))
 }

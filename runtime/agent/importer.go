@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -23,23 +25,38 @@ const settled = 200 * time.Millisecond
 type importer struct {
 	a    *Agent
 	dir  string
-	seen map[string]stamp // what was looked at last
-	done map[string]stamp // what was imported, or refused
+	seen map[string]stamp    // what was looked at last
+	done map[string]imported // what was imported, or refused
+}
+
+// noteFile remembers what was imported, in the images folder.
+const noteFile = ".imported.json"
+
+// imported is one archive and the images that came of it; none when it was
+// refused.
+type imported struct {
+	Stamp stamp    `json:"stamp"`
+	Names []string `json:"names"`
 }
 
 type stamp struct {
-	size int64
-	time time.Time
+	Size int64     `json:"size"`
+	Time time.Time `json:"time"`
 }
 
 // importImages imports the archives in the images folder, those there now and
 // those to come.
 func (a *Agent) importImages(ctx context.Context) {
-	im := &importer{a: a, dir: a.cfg.ImagesDir, seen: map[string]stamp{}, done: map[string]stamp{}}
+	im := &importer{a: a, dir: a.cfg.ImagesDir, seen: map[string]stamp{}, done: map[string]imported{}}
+	first := sync.OnceFunc(func() { close(a.pulls.imported) })
+	defer first()
+	impatient := time.AfterFunc(time.Minute, first) // an archive may be written for ever
+	defer impatient.Stop()
 	if err := os.MkdirAll(im.dir, 0o755); err != nil {
 		a.nodeEvent("ImageImportFailed", err.Error())
 		return
 	}
+	im.recall(ctx)
 	var changes <-chan fsnotify.Event
 	if watcher, err := fsnotify.NewWatcher(); err == nil {
 		defer watcher.Close()
@@ -61,7 +78,34 @@ func (a *Agent) importImages(ctx context.Context) {
 		wait = time.Minute // where nothing watches
 		if im.pass(ctx) {
 			wait = settled
+		} else {
+			first()
 		}
+	}
+}
+
+// recall reads what was imported before this start, as far as the engine still
+// holds it.
+func (im *importer) recall(ctx context.Context) {
+	b, err := os.ReadFile(filepath.Join(im.dir, noteFile))
+	if err != nil || json.Unmarshal(b, &im.done) != nil {
+		im.done = map[string]imported{}
+	}
+	for file, done := range im.done {
+		for _, name := range done.Names {
+			if _, err := im.a.cfg.Engine.Image(ctx, name); err != nil {
+				delete(im.done, file)
+				break
+			}
+		}
+	}
+}
+
+// note writes down what was imported; without it everything is read again at
+// the next start.
+func (im *importer) note() {
+	if b, err := json.Marshal(im.done); err == nil {
+		_ = os.WriteFile(filepath.Join(im.dir, noteFile), b, 0o644)
 	}
 }
 
@@ -80,12 +124,13 @@ func (im *importer) pass(ctx context.Context) (unsettled bool) {
 		if err != nil || !info.Mode().IsRegular() || !archive(entry.Name()) {
 			continue
 		}
-		now := stamp{info.Size(), info.ModTime()}
+		now := stamp{info.Size(), info.ModTime().UTC()}
 		switch {
-		case im.done[entry.Name()] == now:
-		case time.Since(now.time) >= settled || im.seen[entry.Name()] == now:
-			if im.load(ctx, entry.Name()) {
-				im.done[entry.Name()] = now
+		case im.done[entry.Name()].Stamp == now:
+		case time.Since(now.Time) >= settled || im.seen[entry.Name()] == now:
+			if names, done := im.load(ctx, entry.Name()); done {
+				im.done[entry.Name()] = imported{now, names}
+				im.note()
 			} else {
 				unsettled = true
 			}
@@ -111,28 +156,28 @@ func archive(name string) bool {
 	return false
 }
 
-// load imports one archive. It reports false when trying again may help: while
-// the engine does not answer.
-func (im *importer) load(ctx context.Context, name string) (done bool) {
+// load imports one archive and returns the names of its images. done is false
+// when trying again may help: while the engine does not answer.
+func (im *importer) load(ctx context.Context, name string) (names []string, done bool) {
 	path := filepath.Join(im.dir, name)
 	file, err := os.Open(path)
 	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
+		return nil, errors.Is(err, fs.ErrNotExist)
 	}
 	defer file.Close()
 	regards := corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: im.a.cfg.Node}
-	names, err := im.a.cfg.Engine.Import(ctx, file)
+	names, err = im.a.cfg.Engine.Import(ctx, file)
 	switch {
 	case ctx.Err() != nil:
-		return false
+		return nil, false
 	case errors.Is(err, runtime.ErrUnavailable):
-		return false
+		return nil, false
 	case err != nil:
 		im.a.record(regards, corev1.EventTypeWarning, "ImageImportFailed", fmt.Sprintf("%s: %v", path, err))
-		return true
+		return names, true
 	}
 	im.a.record(regards, corev1.EventTypeNormal, "ImageImported", fmt.Sprintf("%s: %s", path, strings.Join(names, ", ")))
 	im.a.pulls.recheck()
 	im.a.pokeAll()
-	return true
+	return names, true
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -132,7 +133,7 @@ func (h *house) nothingLeft() {
 	h.t.Helper()
 	for _, pattern := range []string{
 		h.cfg.RunDir + "/pods/*", h.cfg.RunDir + "/sandboxes/*", h.cfg.RunDir + "/fifo/*", h.cfg.RunDir + "/cni/leases/shoal/10.*",
-		h.cfg.StateDir + "/pods/*", h.cfg.StateDir + "/logs/*", "/sys/fs/cgroup/*/shoal/*-*-*", "/sys/class/net/veth*",
+		h.cfg.StateDir + "/pods/*", h.cfg.StateDir + "/logs/*",
 	} {
 		left, err := filepath.Glob(pattern)
 		if err != nil {
@@ -140,6 +141,20 @@ func (h *house) nothingLeft() {
 		}
 		if len(left) > 0 {
 			h.t.Errorf("left behind: %q", left)
+		}
+	}
+	for _, instance := range h.desired.Remove {
+		if left, _ := filepath.Glob("/sys/fs/cgroup/*/shoal/" + instance); len(left) > 0 {
+			h.t.Errorf("left behind: %q", left)
+		}
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, link := range links {
+		if link.Type() == "veth" {
+			h.t.Errorf("left behind: %s", link.Attrs().Name)
 		}
 	}
 	for _, dir := range []string{h.cfg.StateDir, h.cfg.RunDir} {

@@ -20,6 +20,9 @@ import (
 type pulls struct {
 	engine Images
 	poke   func()
+	// imported is closed once the archives that lay on this machine at the
+	// start are imported: no registry is asked for what is in them.
+	imported chan struct{}
 
 	mu      sync.Mutex
 	refs    map[string]*pull
@@ -36,7 +39,7 @@ type pull struct {
 }
 
 func newPulls(engine Images, poke func()) *pulls {
-	return &pulls{engine: engine, poke: poke, refs: map[string]*pull{}, fetched: map[fetchedKey]bool{}}
+	return &pulls{engine: engine, poke: poke, imported: make(chan struct{}), refs: map[string]*pull{}, fetched: map[fetchedKey]bool{}}
 }
 
 // state returns the state of the image that a container needs to start. A
@@ -121,7 +124,7 @@ func (p *pulls) pull(ctx context.Context, instance string, c *corev1.Container, 
 	own.running = make(chan struct{})
 	p.mu.Unlock()
 
-	_, err := p.engine.Pull(ctx, c.Image, credentials)
+	err := p.fetch(ctx, c, credentials)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,6 +141,26 @@ func (p *pulls) pull(ctx context.Context, instance string, c *corev1.Container, 
 		delete(p.refs, c.Image)
 	}
 	return time.Since(begin), err
+}
+
+// fetch pulls an image, unless the first imports brought it.
+func (p *pulls) fetch(ctx context.Context, c *corev1.Container, credentials []runtime.Credential) error {
+	select {
+	case <-p.imported:
+	default:
+		select {
+		case <-p.imported:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if c.ImagePullPolicy != corev1.PullAlways {
+			if _, err := p.engine.Image(ctx, c.Image); err == nil {
+				return nil
+			}
+		}
+	}
+	_, err := p.engine.Pull(ctx, c.Image, credentials)
+	return err
 }
 
 // pullFailure says what kept an image from being fetched: ErrImagePull the first

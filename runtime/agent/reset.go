@@ -36,6 +36,12 @@ func Reset(ctx context.Context, cfg Config) error {
 	}
 	defer engine.Close()
 	step("remove containers and images", engine.Reset(ctx))
+	for _, dir := range []string{filepath.Join(cfg.StateDir, "pods"), filepath.Join(cfg.RunDir, "pods")} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			step("remove cgroups", engine.RemovePod(e.Name()))
+		}
+	}
 
 	net, err := network.New(network.Config{
 		RunDir: cfg.RunDir, PluginDir: cfg.PluginDirs, Bridge: cfg.Bridge, PodCIDR: cfg.PodCIDR,

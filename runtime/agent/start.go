@@ -88,9 +88,9 @@ func (w *worker) notCreated(ctx context.Context, c *corev1.Container, spec runti
 // startFailed notes why a container waits.
 func (w *worker) startFailed(c *corev1.Container, reason string, err error) error {
 	count := w.pod.Failures[c.Name].Count + 1
-	wait := time.Second
-	if count > 1 {
-		wait = runtime.Backoff(count - 1)
+	wait := min(5*time.Minute, 250*time.Millisecond<<min(count, 12))
+	if reason == runtime.WaitingConfig {
+		wait = runtime.Backoff(count) // unless the desired state changes
 	}
 	w.pod.Failures[c.Name] = runtime.Failure{
 		Reason: reason, Message: err.Error(), Count: count, Retry: time.Now().Add(wait),

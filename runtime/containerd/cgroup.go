@@ -7,13 +7,16 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/cgroups/v3/cgroup2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/shoal-dev/shoal/runtime"
 )
@@ -47,47 +50,59 @@ func (e *Engine) RemovePod(instance string) error {
 }
 
 // removeCgroup removes a cgroup and those below it, in every hierarchy: runc
-// leaves some behind, as do containers whose shim was killed.
+// leaves some behind, as do containers whose shim was killed. Processes that
+// are just ending keep a cgroup busy for a moment.
 func (e *Engine) removeCgroup(group string) error {
-	var errs []error
 	for _, root := range hierarchies() {
-		dir := filepath.Join(root, group)
-		var dirs []string
-		err := filepath.WalkDir(dir, func(p string, entry fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
+		var err error
+		for wait := 5 * time.Millisecond; wait < 200*time.Millisecond; wait *= 2 {
+			if err = removeFolders(filepath.Join(root, group)); !errors.Is(err, unix.EBUSY) {
+				break
 			}
-			if err == nil && entry.IsDir() {
-				dirs = append(dirs, p)
-			}
-			return err
-		})
-		if err != nil {
-			errs = append(errs, err)
+			time.Sleep(wait)
 		}
-		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := os.Remove(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
-			}
+		if err != nil {
+			return fmt.Errorf("remove cgroup %s: %w", group, err)
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// sweepCgroups removes every cgroup of pods that holds no process. Those that do
-// belong to another fleet's daemon on this machine.
-func (e *Engine) sweepCgroups() {
+// tryCgroup removes a cgroup where nothing keeps it busy.
+func tryCgroup(group string) {
 	for _, root := range hierarchies() {
-		pods, err := os.ReadDir(filepath.Join(root, e.cfg.CgroupRoot))
-		if err != nil {
-			continue
+		_ = removeFolders(filepath.Join(root, group))
+	}
+}
+
+// removeFolders removes a folder and those below it, deepest first, leaving
+// aside the files, which a cgroup's folder loses by itself.
+func removeFolders(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(p string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
-		for _, pod := range pods {
-			if pod.IsDir() {
-				_ = e.removeCgroup(path.Join(e.cfg.CgroupRoot, pod.Name()))
-			}
+		if err == nil && entry.IsDir() {
+			dirs = append(dirs, p)
 		}
-		_ = os.Remove(filepath.Join(root, e.cfg.CgroupRoot))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range slices.Backward(dirs) {
+		if err := unix.Rmdir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeCgroupRoot removes the cgroup of all pods when no pod is left in it.
+func (e *Engine) removeCgroupRoot() {
+	for _, root := range hierarchies() {
+		_ = os.Remove(filepath.Join(root, e.cfg.CgroupRoot)) // in use by another fleet's daemon otherwise
 	}
 }
 

@@ -205,7 +205,8 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("remove the root of %s: %w", id, err)
 	}
 	if inspect == nil {
-		return e.removeCgroup(e.cgroup(held.Assignment.Pod.Instance, held.Name, held.Attempt))
+		// A process that is just ending may keep it busy: RemovePod comes later.
+		tryCgroup(e.cgroup(held.Assignment.Pod.Instance, held.Name, held.Attempt))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"sync"
 
@@ -13,8 +14,10 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -80,9 +83,13 @@ func (e *Engine) Close() error { return e.client.Close() }
 // Degraded says what this machine does not allow, in whole sentences.
 func (e *Engine) Degraded() []string { return e.degraded }
 
+// ctx returns a context for calls to containerd: its libraries do not log, the
+// errors they return say it all.
 func (e *Engine) ctx(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, e.cfg.Namespace)
+	return log.WithLogger(namespaces.WithNamespace(ctx, e.cfg.Namespace), silent)
 }
+
+var silent = &log.Entry{Logger: &logrus.Logger{Out: io.Discard, Formatter: &logrus.TextFormatter{}, Level: logrus.PanicLevel}}
 
 func (e *Engine) snapshots() snapshots.Snapshotter {
 	return e.client.SnapshotService(e.cfg.Snapshotter)
@@ -143,15 +150,26 @@ func translate(err error) error {
 	if err == nil {
 		return nil
 	}
-	native := errgrpc.ToNative(err)
+	native := err
+	if _, raw := status.FromError(err); raw {
+		native = errgrpc.ToNative(err)
+	}
 	switch {
+	case errors.Is(err, runtime.ErrUnavailable) || errors.Is(err, runtime.ErrNotFound):
+		return err
 	case status.Code(err) == codes.Unavailable || errdefs.IsUnavailable(native):
-		return fmt.Errorf("%w: %v", runtime.ErrUnavailable, native)
+		return meant{runtime.ErrUnavailable, native}
 	case errdefs.IsNotFound(native):
-		return fmt.Errorf("%w: %v", runtime.ErrNotFound, native)
+		return meant{runtime.ErrNotFound, native}
 	}
 	return native
 }
+
+// meant is an error of containerd with the meaning it has for us.
+type meant struct{ meaning, err error }
+
+func (m meant) Error() string   { return m.err.Error() }
+func (m meant) Unwrap() []error { return []error{m.meaning, m.err} }
 
 func ignoreNotFound(err error) error {
 	if errors.Is(err, runtime.ErrNotFound) {

@@ -54,6 +54,9 @@ func (e *Engine) Reset(ctx context.Context) error {
 	var errs []error
 	for _, c := range all {
 		errs = append(errs, e.Remove(ctx, c.ID))
+		if instance := c.Labels[labelInstance]; instance != "" {
+			errs = append(errs, e.RemovePod(instance))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -79,7 +82,7 @@ func (e *Engine) Reset(ctx context.Context) error {
 	if l, err := e.client.LeasesService().Create(ctx, leases.WithRandomID()); err == nil {
 		errs = append(errs, translate(e.client.LeasesService().Delete(ctx, l, leases.SynchronousDelete)))
 	}
-	e.sweepCgroups()
+	e.removeCgroupRoot()
 	errs = append(errs, e.deleteNamespace(ctx))
 	e.forget()
 	return errors.Join(errs...)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sort"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -287,6 +288,25 @@ func (k *Keeper) Close(ctx context.Context, id string) error {
 		}
 	}
 	return nil
+}
+
+// CloseAll closes every container whose ID begins with a prefix, also those
+// that only their FIFOs tell of.
+func (k *Keeper) CloseAll(ctx context.Context, prefix string) error {
+	entries, err := os.ReadDir(filepath.Join(k.cfg.RunDir, "fifo"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	last := ""
+	for _, e := range entries {
+		id := strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".out"), ".err")
+		if id != last && strings.HasPrefix(id, prefix) {
+			errs = append(errs, k.Close(ctx, id))
+			last = id
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Held returns the IDs that the keeper holds, sorted.
