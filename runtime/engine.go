@@ -127,10 +127,11 @@ var (
 	ErrStart = errors.New("container cannot run")
 )
 
-// ContainerID returns the ID of one attempt of a pod's container: it needs no
-// memory to be found again, and no two attempts share one.
-func ContainerID(instance, name string, attempt int32) string {
-	return instance + "-" + api.SafeHash(name, 8) + "-" + itoa(int64(attempt))
+// ContainerID returns the ID of one try at making an attempt of a pod's
+// container. nonce differs for every try: what is left of one that was
+// interrupted never stands in the way of the next.
+func ContainerID(instance, name string, attempt int32, nonce string) string {
+	return instance + "-" + api.SafeHash(name+"/"+nonce, 8) + "-" + itoa(int64(attempt))
 }
 
 // LogPath returns where an attempt's log lies below the log directory, as

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -113,7 +114,7 @@ func (w *worker) spec(ctx context.Context, d runtime.Desired, c *corev1.Containe
 	if err != nil {
 		return runtime.ContainerSpec{}, err
 	}
-	id := runtime.ContainerID(w.instance, c.Name, action.Attempt)
+	id := runtime.ContainerID(w.instance, c.Name, action.Attempt, strconv.FormatInt(time.Now().UnixNano(), 36))
 	if mounts, err = w.ownMounts(c, id, mounts); err != nil {
 		return runtime.ContainerSpec{}, err
 	}

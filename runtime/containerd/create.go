@@ -206,7 +206,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	}
 	if inspect == nil {
 		// A process that is just ending may keep it busy: RemovePod comes later.
-		tryCgroup(e.cgroup(held.Assignment.Pod.Instance, held.Name, held.Attempt))
+		tryCgroup(e.cgroup(held.Assignment.Pod.Instance, held.Name, id))
 	}
 	return nil
 }
@@ -236,8 +236,9 @@ func (e *Engine) end(ctx context.Context, id string) error {
 	return e.deleteTask(ctx, id)
 }
 
-// cgroup returns the path of a container's cgroup: its own for every attempt,
-// so that removing an old one never touches a new one.
-func (e *Engine) cgroup(instance, name string, attempt int32) string {
-	return path.Join(e.cfg.CgroupRoot, instance, fmt.Sprintf("%s.%d", name, attempt))
+// cgroup returns the path of a container's cgroup: its own for every try, so
+// that the removal of an old one never touches a new one.
+func (e *Engine) cgroup(instance, name, id string) string {
+	try, _, _ := strings.Cut(strings.TrimPrefix(id, instance+"-"), "-")
+	return path.Join(e.cfg.CgroupRoot, instance, name+"."+try)
 }

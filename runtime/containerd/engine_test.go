@@ -53,7 +53,7 @@ func TestExecTimes(t *testing.T) {
 	defer n.Remove(ctx, instance)
 	_ = filepath.Join
 	spec := runtime.ContainerSpec{
-		ID: runtime.ContainerID(instance, "app", 0), Assignment: api.Assignment{Pod: api.Pod{Instance: instance}},
+		ID: runtime.ContainerID(instance, "app", 0, ""), Assignment: api.Assignment{Pod: api.Pod{Instance: instance}},
 		Name: "app", Sandbox: id, Image: "example.com/busybox:1", Command: []string{"sleep", "1000"}, Namespaces: n.Namespaces(s),
 	}
 	begin = time.Now()

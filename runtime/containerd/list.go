@@ -102,7 +102,7 @@ func (e *Engine) endReason(held runtime.Held) string {
 	switch {
 	case held.ExitCode == 0:
 		return runtime.EndedCompleted
-	case e.oomKills(e.cgroup(held.Assignment.Pod.Instance, held.Name, held.Attempt)) > 0:
+	case e.oomKills(e.cgroup(held.Assignment.Pod.Instance, held.Name, held.ID)) > 0:
 		return runtime.EndedOOM
 	default:
 		return runtime.EndedError

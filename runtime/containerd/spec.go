@@ -49,7 +49,7 @@ func (e *Engine) spec(s runtime.ContainerSpec, own *image, rootfs []mount.Mount)
 
 	out.Hostname = "" // the joined namespace has it
 	out.Linux.Namespaces = joined(s.Namespaces)
-	out.Linux.CgroupsPath = e.cgroup(s.Assignment.Pod.Instance, s.Name, s.Attempt)
+	out.Linux.CgroupsPath = e.cgroup(s.Assignment.Pod.Instance, s.Name, s.ID)
 	devices := out.Linux.Resources.Devices
 	out.Linux.Resources = linuxResources(s.Resources, e.cfg.PIDs)
 	out.Linux.Resources.Devices = devices
