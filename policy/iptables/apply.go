@@ -136,8 +136,7 @@ func (a *Applier) list() (map[string]map[string][]string, error) {
 	return out, nil
 }
 
-// hook makes the jumps from the built-in chains, in front of what is there, and
-// opens localhost for NodePorts (see policy.Rules for what guards it).
+// hook makes the jumps from the built-in chains, in front of what is there.
 func (a *Applier) hook() error {
 	for _, hook := range policy.Hooks {
 		there, err := a.ipt.Exists(hook.Table, hook.From, "-j", hook.To)
@@ -149,12 +148,12 @@ func (a *Applier) hook() error {
 			return fmt.Errorf("jump from %s to %s: %w", hook.From, hook.To, err)
 		}
 	}
-	const routeLocalnet = "/proc/sys/net/ipv4/conf/all/route_localnet"
-	if err := os.WriteFile(routeLocalnet, []byte("1"), 0o644); err != nil {
-		return fmt.Errorf("let NodePorts answer on localhost: %w", err)
-	}
 	return nil
 }
+
+// routeLocalnet lets packets to 127.0.0.0/8 leave the loopback interface, so
+// that NodePorts answer on localhost; package runtime/network turns it on.
+const routeLocalnet = "/proc/sys/net/ipv4/conf/all/route_localnet"
 
 // CleanUp removes every jump and chain of Shoal from the network namespace of
 // this process. It needs no Applier and no memory of what was applied; it
@@ -164,7 +163,8 @@ func CleanUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	// Off before the rule goes that guards it.
+	errs := []error{os.WriteFile(routeLocalnet, []byte("0"), 0o644)}
 	for _, hook := range policy.Hooks {
 		if there, err := a.ipt.Exists(hook.Table, hook.From, "-j", hook.To); err == nil && there {
 			errs = append(errs, a.ipt.Delete(hook.Table, hook.From, "-j", hook.To))

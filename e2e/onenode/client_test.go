@@ -1,0 +1,51 @@
+//go:build e2e
+
+package onenode
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-dev/shoal/internal/testenv"
+)
+
+// A client runs commands in a pod of the fleet.
+type client struct {
+	t   testing.TB
+	dir string
+}
+
+// newClient adds the client's pod to a repository.
+func newClient(t testing.TB, r *repo) *client {
+	t.Helper()
+	c := &client{t: t, dir: testenv.Dir(t)}
+	r.write(map[string]string{"client.yaml": fmt.Sprintf(clientPod, c.dir)})
+	return c
+}
+
+// run runs a script in the pod and returns what it prints, with its exit status
+// in the last line.
+func (c *client) run(script string) string {
+	c.t.Helper()
+	out := filepath.Join(c.dir, "out")
+	_ = os.Remove(out) // of the last command
+	part := filepath.Join(c.dir, "part")
+	if err := os.WriteFile(part, []byte(script+"\n"), 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.Rename(part, filepath.Join(c.dir, "in")); err != nil {
+		c.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if raw, err := os.ReadFile(out); err == nil {
+			return strings.TrimSpace(string(raw))
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the client pod did not run %q within 30 s", script)
+		}
+	}
+}
