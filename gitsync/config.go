@@ -20,9 +20,9 @@ const (
 	MaxEntries = 200_000   // files and folders under the sync path
 	MaxDepth   = 64        // folders within folders
 
-	idleTimeout  = 15 * time.Second // a connection without a byte
-	totalTimeout = 60 * time.Second // list and fetch together
-	maxBackoff   = 5 * time.Minute  // between attempts while the repository fails
+	idleTimeout  = 15 * time.Second
+	totalTimeout = 60 * time.Second
+	maxBackoff   = 5 * time.Minute // between attempts while the repository fails
 )
 
 // Config says what to follow.
@@ -76,11 +76,13 @@ type target struct {
 	endpoint *transport.Endpoint // nil for local repositories
 	local    string              // path of a local repository
 	shown    string              // the URL without credentials
+	idle     time.Duration       // a connection without a byte
+	total    time.Duration       // list and fetch together
 }
 
 // resolve checks a Config and fills in its defaults.
 func resolve(cfg Config) (target, error) {
-	t := target{Config: cfg}
+	t := target{Config: cfg, idle: idleTimeout, total: totalTimeout}
 	if cfg.Dir == "" {
 		return t, errors.New("git: the state folder is not set")
 	}

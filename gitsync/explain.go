@@ -1,7 +1,6 @@
 package gitsync
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +13,9 @@ import (
 
 // errEmpty says that there is nothing to follow yet.
 var errEmpty = errors.New("the repository has no commits yet")
+
+// errSlow says that the time for one look at the repository is over.
+var errSlow = errors.New("out of time")
 
 // explain turns what a library says about a repository into what its owner can
 // do about it. The original stays in the chain.
@@ -39,8 +41,8 @@ func explain(t target, err error) error {
 		return fmt.Errorf("fetch %s: %w", t.where(), errEmpty)
 	case strings.Contains(text, "sha256"), strings.Contains(strings.ToLower(text), "objectformat"):
 		hint = "SHA-256 repositories are not supported; make one with --object-format=sha1"
-	case errors.Is(err, context.DeadlineExceeded):
-		hint = fmt.Sprintf("the repository did not answer completely within %s", totalTimeout)
+	case errors.Is(err, errSlow):
+		hint = fmt.Sprintf("the repository did not answer completely within %s", t.total)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		hint = "the repository is not reachable or has gone silent"
 	}

@@ -151,6 +151,63 @@ func TestHTTPErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server that accepts a connection and says nothing more costs a timeout,
+// not the loop.
+func TestSilentServers(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held []net.Conn
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			held = append(held, c)
+		}
+	}()
+	defer func() {
+		_ = l.Close()
+		<-done
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}()
+	dir := t.TempDir()
+	key, _ := sshKey(t, dir, "key")
+	for _, scheme := range []string{"http", "https", "git", "ssh"} {
+		for _, limits := range [][2]time.Duration{{50 * time.Millisecond, time.Hour}, {time.Hour, 50 * time.Millisecond}} {
+			cfg := Config{Dir: t.TempDir(), URL: scheme + "://" + l.Addr().String() + "/repo.git", Poll: time.Millisecond,
+				Auth: Auth{SSHKeyFile: key, KnownHostsFile: key + ".known"}}
+			if err := os.WriteFile(cfg.Auth.KnownHostsFile, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			target, err := resolve(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target.idle, target.total = limits[0], limits[1]
+			r, err := open(target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, r)
+			want := "gone silent"
+			if limits[1] < limits[0] {
+				want = "did not answer completely within 50ms"
+			}
+			waitError(t, r, want)
+		}
+	}
+}
+
+func TestEmptyRepositoryOverHTTP(t *testing.T) {
 	empty := newRemote(t)
 	emptyServer := httptest.NewServer(empty.backend())
 	defer emptyServer.Close()
@@ -205,6 +262,7 @@ func start(t *testing.T, port int, name string, args ...string) {
 	cmd := exec.Command(name, args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = time.Second // children of the server may hold the pipe a little longer
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -234,6 +292,7 @@ func TestGitProtocol(t *testing.T) {
 	start(t, port, daemon, "--reuseaddr", "--export-all", "--listen=127.0.0.1", fmt.Sprintf("--port=%d", port),
 		"--base-path="+filepath.Dir(r.bare), filepath.Dir(r.bare))
 	serveTests(t, r, Config{URL: fmt.Sprintf("git://127.0.0.1:%d/repo.git", port)})
+	waitError(t, follow(t, Config{URL: fmt.Sprintf("git://127.0.0.1:%d/other.git", port)}), "there is no repository at this address")
 }
 
 // sshKey writes a new key pair and returns the file of the private key and the
@@ -288,6 +347,7 @@ func TestSSH(t *testing.T) {
 	}
 	url := fmt.Sprintf("ssh://root@127.0.0.1:%d%s", port, r.bare)
 	serveTests(t, r, Config{URL: url, Auth: auth(userKey, "known")})
+	waitError(t, follow(t, Config{URL: url + "x", Auth: auth(userKey, "known")}), "there is no repository at this address")
 	waitError(t, follow(t, Config{URL: url, Auth: auth(userKey, "changed")}), "THE HOST KEY HAS CHANGED")
 	waitError(t, follow(t, Config{URL: url, Auth: auth(userKey, "nobody")}), "host key is not known")
 	waitError(t, follow(t, Config{URL: url, Auth: auth(strangerKey, "known")}), "does not accept the SSH key")

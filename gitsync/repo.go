@@ -46,6 +46,10 @@ func Open(cfg Config) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(t)
+}
+
+func open(t target) (*Repo, error) {
 	// Another repository, branch or path is another mirror: what was accepted
 	// from one says nothing about the other.
 	id := api.SafeHash(t.shown+"\n"+t.Ref+"\n"+t.Path, 12)

@@ -92,6 +92,13 @@ func follow(t testing.TB, cfg Config) *Repo {
 	if err != nil {
 		t.Fatal(err)
 	}
+	run(t, r)
+	return r
+}
+
+// run runs a Repo until the test ends.
+func run(t testing.TB, r *Repo) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -101,7 +108,6 @@ func follow(t testing.TB, cfg Config) *Repo {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	return r
 }
 
 // wait blocks until the status is as wanted.

@@ -2,6 +2,7 @@ package gitsync
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
-	"github.com/go-git/go-git/v5/plumbing/transport"
 )
 
 // source is a repository that is followed.
@@ -25,14 +25,19 @@ type source interface {
 // remoteSource speaks Git's pack protocol.
 type remoteSource struct {
 	target
-	// dial opens a session.
-	dial func() (transport.UploadPackSession, error)
+	// dial opens a session that ends with ctx.
+	dial func(ctx context.Context) (session, error)
 }
 
 func (s *remoteSource) fetch(ctx context.Context, m *mirror) (tip plumbing.Hash, err error) {
-	ctx, cancel := context.WithTimeout(ctx, totalTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.total)
 	defer cancel()
-	session, err := s.dial()
+	defer func() {
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", errSlow, err) // whatever it says, it was cut off
+		}
+	}()
+	session, err := s.dial(ctx)
 	if err != nil {
 		return plumbing.ZeroHash, err
 	}
@@ -112,7 +117,7 @@ func noRef(ref string, known []string) error {
 
 // transfer asks for the objects behind want. The first time only the newest
 // commit comes; later everything since the commits that are pinned.
-func (s *remoteSource) transfer(ctx context.Context, session transport.UploadPackSession, refs *packp.AdvRefs, m *mirror, want, tip plumbing.Hash) error {
+func (s *remoteSource) transfer(ctx context.Context, session session, refs *packp.AdvRefs, m *mirror, want, tip plumbing.Hash) error {
 	request := packp.NewUploadPackRequestFromCapabilities(refs.Capabilities)
 	if refs.Capabilities.Supports(capability.NoProgress) {
 		if err := request.Capabilities.Set(capability.NoProgress); err != nil {
