@@ -3,6 +3,7 @@ package containerd
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -39,6 +40,13 @@ func (e *Engine) Exec(ctx context.Context, id string, command []string, streams 
 	process.Terminal = streams.TTY
 	if err := os.MkdirAll(e.execDir(), 0o711); err != nil {
 		return 0, err
+	}
+	// Shims of containerd 1.6 cannot open an output that is left out.
+	if streams.Stdout == nil {
+		streams.Stdout = io.Discard
+	}
+	if streams.Stderr == nil {
+		streams.Stderr = io.Discard
 	}
 	options := []cio.Opt{cio.WithStreams(streams.Stdin, streams.Stdout, streams.Stderr), cio.WithFIFODir(e.execDir())}
 	if streams.TTY {
