@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,8 +39,11 @@ type control struct {
 	metrics *metrics
 	view    atomic.Pointer[view]
 	node    atomic.Pointer[api.NodeInfo]
+	looking sync.Mutex                      // held by lookAtNode
 	drained atomic.Pointer[map[string]bool] // removed instances that no rule leads to any more
 	publish func()                          // pokes whoever follows the view
+	// nodeChanged is poked when the node's record changed.
+	nodeChanged chan struct{}
 
 	checkpoint checkpoint
 	decided    decided
@@ -61,11 +65,15 @@ type configCache struct {
 
 // step is one turn of the loop: read everything anew, decide, act. It returns
 // when to look again though nothing changed.
-func (c *control) step(context.Context) time.Time {
-	now := time.Now()
-	started := now
+func (c *control) step(ctx context.Context) time.Time {
+	started := time.Now()
 	snapshot := c.repo.Latest()
 	states, observed := c.observe()
+	if observed && !c.nodeReady() {
+		// Just started, most likely: the record is older than the listing.
+		c.lookAtNode(ctx)
+	}
+	now := time.Now()
 	c.tellUnits(now)
 	board := api.Board{Assigned: c.decided.Assigned}
 	if info := c.node.Load(); info != nil {

@@ -43,39 +43,40 @@ func nodeAddress() netip.Addr {
 	return netip.MustParseAddr("127.0.0.1")
 }
 
-// lookAtNode returns the step that keeps the node's own record up to date.
-func (c *control) lookAtNode(poke chan<- struct{}) func(context.Context) time.Time {
-	return func(ctx context.Context) time.Time {
-		seen := c.agent.Node(ctx)
-		next := api.NodeInfo{
-			Name: c.cfg.Node, PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
-			System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
-			Addresses: []corev1.NodeAddress{
-				{Type: corev1.NodeInternalIP, Address: c.address.String()},
-				{Type: corev1.NodeHostName, Address: c.cfg.Node},
-			},
-			Labels: map[string]string{
-				corev1.LabelHostname: c.cfg.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: seen.System.Architecture,
-			},
-		}
-		next.System.KubeletVersion = "shoal-" + c.version
-		next.Units, next.Tips = map[string]api.Commit{}, map[string]api.Commit{}
-		for _, u := range c.repo.Status() {
-			next.Units[u.Unit], next.Tips[u.Unit] = u.Accepted.Commit, u.Tip.Commit
-		}
-		known := c.node.Load()
-		stampTransitions(next.Conditions, known)
-		if known != nil {
-			next.Seq = known.Seq
-			if equality.Semantic.DeepEqual(*known, next) {
-				return retry(next)
-			}
-		}
-		next.Seq = api.Seq{Boot: c.boot, N: next.Seq.N + 1}
-		c.node.Store(&next)
-		loop.Poke(poke)
-		return retry(next)
+// lookAtNode keeps the node's own record up to date, and returns when to look
+// again before it is time.
+func (c *control) lookAtNode(ctx context.Context) time.Time {
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	seen := c.agent.Node(ctx)
+	next := api.NodeInfo{
+		Name: c.cfg.Node, PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
+		System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
+		Addresses: []corev1.NodeAddress{
+			{Type: corev1.NodeInternalIP, Address: c.address.String()},
+			{Type: corev1.NodeHostName, Address: c.cfg.Node},
+		},
+		Labels: map[string]string{
+			corev1.LabelHostname: c.cfg.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: seen.System.Architecture,
+		},
+		Units: map[string]api.Commit{}, Tips: map[string]api.Commit{},
 	}
+	next.System.KubeletVersion = "shoal-" + c.version
+	for _, u := range c.repo.Status() {
+		next.Units[u.Unit], next.Tips[u.Unit] = u.Accepted.Commit, u.Tip.Commit
+	}
+	known := c.node.Load()
+	stampTransitions(next.Conditions, known)
+	if known != nil {
+		next.Seq = known.Seq
+		if equality.Semantic.DeepEqual(*known, next) {
+			return retry(next)
+		}
+	}
+	next.Seq = api.Seq{Boot: c.boot, N: next.Seq.N + 1}
+	c.node.Store(&next)
+	loop.Poke(c.nodeChanged)
+	return retry(next)
 }
 
 // retry is when to look again at a node that cannot run pods yet: soon.
@@ -86,6 +87,12 @@ func retry(n api.NodeInfo) time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// nodeReady reports whether the node's record says that pods can run.
+func (c *control) nodeReady() bool {
+	info := c.node.Load()
+	return info != nil && retry(*info).IsZero()
 }
 
 // stampTransitions gives each condition the time at which it last changed, and

@@ -82,7 +82,8 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	c := &control{
 		cfg: cfg, ranges: ranges, fleet: id.Fleet.ID, log: log, repo: repo, address: address, version: version,
 		checkpoint: checkpoint{path: cfg.decidedFile()}, boot: time.Now().UnixNano(),
-		objects: map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{},
+		nodeChanged: newPoke(),
+		objects:     map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{},
 	}
 	c.drained.Store(&map[string]bool{})
 	c.metrics = newMetrics(c.view.Load)
@@ -90,7 +91,7 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 		log.Warn("start without the last decisions", "reason", err)
 	}
 
-	trafficPoke, drainedPoke, nodePoke := newPoke(), newPoke(), newPoke()
+	trafficPoke, drainedPoke := newPoke(), newPoke()
 	server := kubeapi.New(c.apiConfig(version))
 	c.events = newEvents(cfg.Node, server.Changed)
 	c.publish = func() { loop.Poke(trafficPoke); server.Changed() }
@@ -131,9 +132,9 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	g.Go(func() error { return repo.Run(ctx) })
 	g.Go(func() error { return c.agent.Run(ctx) })
 	g.Go(func() error { return names.Run(ctx) })
-	g.Go(func() error { loop.Run(ctx, loop.Config{Max: nodeRefresh}, c.lookAtNode(nodePoke)); return nil })
+	g.Go(func() error { loop.Run(ctx, loop.Config{Max: nodeRefresh}, c.lookAtNode); return nil })
 	g.Go(func() error {
-		loop.Run(ctx, loop.Config{Max: time.Minute}, c.step, repo.Changed(), c.agent.Changed(), drainedPoke, nodePoke)
+		loop.Run(ctx, loop.Config{Max: time.Minute}, c.step, repo.Changed(), c.agent.Changed(), drainedPoke, c.nodeChanged)
 		return nil
 	})
 	g.Go(func() error { loop.Run(ctx, loop.Config{Min: 10 * time.Millisecond}, t.step, trafficPoke); return nil })

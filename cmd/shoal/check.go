@@ -68,11 +68,7 @@ func mistakes(problems []api.Invalid) int {
 
 func printProblems(w io.Writer, path string, snapshot api.Snapshot, problems []api.Invalid) error {
 	for _, p := range problems {
-		kind := "error"
-		if p.Warning {
-			kind = "warning"
-		}
-		if _, err := fmt.Fprintf(w, "%s (%s)\n", p.Error(), kind); err != nil {
+		if _, err := fmt.Fprintln(w, p.Error()); err != nil {
 			return err
 		}
 	}

@@ -111,11 +111,7 @@ func printUnit(w io.Writer, u api.UnitStatus, now time.Time) {
 		fmt.Fprintf(w, "alarm\t%s\trefused: %d errors\n", u.Tip.Commit.Short(), bad)
 	}
 	for _, p := range u.Problems {
-		kind := "error"
-		if p.Warning {
-			kind = "warning"
-		}
-		fmt.Fprintf(w, "\t%s\t%s\n", kind, p.Error())
+		fmt.Fprintf(w, "\t\t%s\n", p.Error())
 	}
 }
 

