@@ -110,10 +110,16 @@ func BenchmarkFirstLoad1000(b *testing.B) {
 func BenchmarkOpen1000(b *testing.B) {
 	w := deployments(b, 1_000)
 	state := b.TempDir()
-	r := follow(b, Config{Dir: state, URL: w.dir, Path: "apps"})
+	cfg := Config{Dir: state, URL: w.dir, Path: "apps"}
+	r, err := Open(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	stop := run(b, r)
 	waitCommit(b, r, api.Commit(w.git("rev-parse", "HEAD")))
+	stop()
 	for b.Loop() {
-		again, err := Open(Config{Dir: state, URL: w.dir, Path: "apps"})
+		again, err := Open(cfg)
 		if err != nil || !again.Latest().Known() {
 			b.Fatal(err, again.Status())
 		}

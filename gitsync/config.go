@@ -86,6 +86,9 @@ func resolve(cfg Config) (target, error) {
 	if cfg.Dir == "" {
 		return t, errors.New("git: the state folder is not set")
 	}
+	if t.Ref == "HEAD" {
+		t.Ref = ""
+	}
 	if t.Unit == "" {
 		t.Unit = "main"
 	}

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 
-	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	"golang.org/x/crypto/ssh/knownhosts"
 )
@@ -60,10 +60,23 @@ func (t target) where() string {
 	return t.shown + " " + t.Ref
 }
 
+// mirrorError is an error in reading the mirror.
+type mirrorError struct{ err error }
+
+func (e *mirrorError) Error() string { return "read the mirror: " + e.err.Error() }
+func (e *mirrorError) Unwrap() error { return e.err }
+
 // damaged reports whether an error means that the mirror lacks or has garbled
-// something it must have.
+// something it must have. A machine that is short of something is no damage.
 func damaged(err error) bool {
-	return errors.Is(err, plumbing.ErrObjectNotFound) || err != nil &&
-		(strings.Contains(err.Error(), "zlib") || strings.Contains(err.Error(), "packfile") || strings.Contains(err.Error(), "idxfile") ||
-			strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "malformed"))
+	var reading *mirrorError
+	var system syscall.Errno
+	return errors.As(err, &reading) && !errors.As(err, &system)
 }
+
+// commitError says what makes a commit unreadable by its own fault.
+type commitError struct{ reason string }
+
+func (e *commitError) Error() string { return e.reason }
+
+func refuse(format string, args ...any) error { return &commitError{fmt.Sprintf(format, args...)} }

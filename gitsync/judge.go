@@ -59,6 +59,15 @@ type verdict struct {
 // memories is not read again. An error means that the judgement could not be
 // made: it says nothing about the commit.
 func judge(ctx context.Context, trees forest, unit string, commit api.Commit, root string, known ...*memory) (verdict, error) {
+	v, err := read(ctx, trees, unit, commit, root, known)
+	var own *commitError
+	if errors.As(err, &own) {
+		return verdict{problems: []api.Invalid{{File: root, Reason: own.reason}}}, nil
+	}
+	return v, err
+}
+
+func read(ctx context.Context, trees forest, unit string, commit api.Commit, root string, known []*memory) (verdict, error) {
 	files, problems, found, err := trees.list(root)
 	if err != nil {
 		return verdict{}, err

@@ -13,10 +13,10 @@ import (
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage/filesystem"
+	"golang.org/x/sys/unix"
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gitsync/manifest"
@@ -53,12 +53,33 @@ func openMirror(dir string) (*mirror, error) {
 			return nil, fmt.Errorf("restore the mirror: %w", err)
 		}
 	}
-	for _, rest := range []string{dir + ".old", dir + ".new"} {
-		if err := os.RemoveAll(rest); err != nil {
-			return nil, fmt.Errorf("open the mirror: %w", err)
-		}
+	if err := removeAll(dir+".old", dir+".new"); err != nil {
+		return nil, fmt.Errorf("open the mirror: %w", err)
+	}
+	if err := sweep(dir); err != nil {
+		return nil, fmt.Errorf("open the mirror: %w", err)
 	}
 	return createMirror(dir)
+}
+
+func removeAll(paths ...string) (err error) {
+	for _, path := range paths {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
+}
+
+// sweep removes what interrupted writes left behind.
+func sweep(dir string) error {
+	var left []string
+	for _, pattern := range []string{"objects/pack/tmp_*", "objects/tmp_*", "refs/shoal/tmp-*", "refs/shoal/keep/tmp-*"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		left = append(left, found...)
+	}
+	return removeAll(left...)
 }
 
 func createMirror(dir string) (*mirror, error) {
@@ -86,10 +107,47 @@ func (m *mirror) setRef(name plumbing.ReferenceName, hash plumbing.Hash) error {
 	if m.ref(name) == hash {
 		return nil
 	}
-	if err := m.store.SetReference(plumbing.NewHashReference(name, hash)); err != nil {
+	if err := writeFile(m.path(name), hash.String()+"\n"); err != nil {
 		return fmt.Errorf("set %s: %w", name, err)
 	}
 	return nil
+}
+
+// path returns the file of a reference; references of the mirror are never packed.
+func (m *mirror) path(name plumbing.ReferenceName) string {
+	return filepath.Join(m.dir, filepath.FromSlash(name.String()))
+}
+
+// flush brings everything that was written to the disk of a folder.
+func flush(dir string) (err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return unix.Syncfs(int(d.Fd()))
+}
+
+// writeFile replaces a file or leaves it as it is, whatever happens: go-git
+// would truncate a reference before it knows that the disk has room.
+func writeFile(path, text string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "tmp-*.lock")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // keep makes the references under keepPrefix exactly those for commits.
@@ -103,7 +161,7 @@ func (m *mirror) keep(commits []api.Commit) error {
 	}
 	for _, name := range m.kept() {
 		if _, stays := want[name]; !stays {
-			if err := m.store.RemoveReference(name); err != nil {
+			if err := os.Remove(m.path(name)); err != nil {
 				return fmt.Errorf("remove %s: %w", name, err)
 			}
 		}
@@ -150,7 +208,7 @@ func (m *mirror) has(hash plumbing.Hash) bool {
 func (m *mirror) commit(hash plumbing.Hash) (*object.Commit, error) {
 	c, err := object.GetCommit(m.store, hash)
 	if err != nil {
-		return nil, fmt.Errorf("commit %s: %w", api.Commit(hash.String()).Short(), err)
+		return nil, &mirrorError{fmt.Errorf("commit %s: %w", api.Commit(hash.String()).Short(), err)}
 	}
 	return c, nil
 }
@@ -162,7 +220,7 @@ func (m *mirror) tree(hash plumbing.Hash) ([]treeEntry, error) {
 	}
 	entries, err := readTree(m.store, hash)
 	if err != nil {
-		return nil, err
+		return nil, blame(err)
 	}
 	if len(m.trees) > 50_000 {
 		clear(m.trees)
@@ -173,17 +231,32 @@ func (m *mirror) tree(hash plumbing.Hash) ([]treeEntry, error) {
 
 // blob implements objects.
 func (m *mirror) blob(hash plumbing.Hash) ([]byte, error) {
-	return readObject(m.store, plumbing.BlobObject, hash, manifest.MaxFile)
+	data, err := readObject(m.store, plumbing.BlobObject, hash, manifest.MaxFile)
+	return data, blame(err)
+}
+
+// blame tells an error of the mirror from one of what it holds.
+func blame(err error) error {
+	var size *sizeError
+	var commit *commitError
+	if err == nil || errors.As(err, &size) || errors.As(err, &commit) {
+		return err
+	}
+	return &mirrorError{err}
 }
 
 func readTree(store storer.EncodedObjectStorer, hash plumbing.Hash) ([]treeEntry, error) {
 	data, err := readObject(store, plumbing.TreeObject, hash, MaxTree)
+	var size *sizeError
+	if errors.As(err, &size) {
+		return nil, refuse("tree %s %v", hash, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	entries, err := parseTree(data)
 	if err != nil {
-		return nil, fmt.Errorf("tree %s: %w", hash, err)
+		return nil, refuse("tree %s is not one that Git writes: %v", hash, err)
 	}
 	return entries, nil
 }
@@ -234,129 +307,6 @@ func sizeOf(store storer.EncodedObjectStorer, hash plumbing.Hash) (int64, error)
 		return 0, err
 	}
 	return encoded.Size(), nil
-}
-
-// copyCommit brings a commit and its tree, without history, from another store.
-func (m *mirror) copyCommit(from storer.EncodedObjectStorer, hash plumbing.Hash) error {
-	if m.has(hash) {
-		return nil
-	}
-	commit, err := object.GetCommit(from, hash)
-	if err != nil {
-		return fmt.Errorf("commit %s: %w", hash, err)
-	}
-	c := collector{from: from, has: m.has, seen: map[plumbing.Hash]bool{}}
-	if err := c.tree(commit.TreeHash, 0); err != nil {
-		return err
-	}
-	if err := m.add(from, append(c.found, hash)); err != nil {
-		return fmt.Errorf("copy commit %s: %w", hash, err)
-	}
-	return m.addShallow(hash)
-}
-
-// addShallow tells the mirror that the parents of a commit are not there.
-func (m *mirror) addShallow(hashes ...plumbing.Hash) error {
-	old, err := m.store.Shallow()
-	if err != nil {
-		return fmt.Errorf("read the shallow commits: %w", err)
-	}
-	known := map[plumbing.Hash]bool{}
-	for _, h := range old {
-		known[h] = true
-	}
-	for _, h := range hashes {
-		if !known[h] {
-			old = append(old, h)
-		}
-	}
-	return m.store.SetShallow(old)
-}
-
-// add copies objects, each after those it refers to.
-func (m *mirror) add(from storer.EncodedObjectStorer, hashes []plumbing.Hash) error {
-	if len(hashes) <= looseMax {
-		for _, hash := range hashes {
-			o, err := from.EncodedObject(plumbing.AnyObject, hash)
-			if err != nil {
-				return err
-			}
-			if _, err := m.store.SetEncodedObject(o); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	for len(hashes) > 0 {
-		batch := hashes[:min(packBatch, len(hashes))]
-		hashes = hashes[len(batch):]
-		w, err := m.store.PackfileWriter()
-		if err != nil {
-			return err
-		}
-		_, err = packfile.NewEncoder(w, from, false).Encode(batch, 0)
-		if err := errors.Join(err, w.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// collector lists what a tree needs and the mirror lacks, leaves first.
-type collector struct {
-	from  storer.EncodedObjectStorer
-	has   func(plumbing.Hash) bool
-	seen  map[plumbing.Hash]bool
-	found []plumbing.Hash
-	size  int64
-}
-
-func (c *collector) tree(hash plumbing.Hash, depth int) error {
-	if c.seen[hash] || c.has(hash) {
-		return nil
-	}
-	c.seen[hash] = true
-	if depth > MaxDepth {
-		return fmt.Errorf("folders are nested more than %d deep", MaxDepth)
-	}
-	entries, err := readTree(c.from, hash)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		switch e.mode {
-		case modeSubmodule:
-		case modeFolder:
-			if err := c.tree(e.hash, depth+1); err != nil {
-				return err
-			}
-		default:
-			if err := c.blob(e.hash); err != nil {
-				return err
-			}
-		}
-	}
-	c.found = append(c.found, hash)
-	if len(c.found) > 2*MaxEntries {
-		return fmt.Errorf("the commit holds more than %d objects", 2*MaxEntries)
-	}
-	return nil
-}
-
-func (c *collector) blob(hash plumbing.Hash) error {
-	if c.seen[hash] || c.has(hash) {
-		return nil
-	}
-	c.seen[hash] = true
-	size, err := sizeOf(c.from, hash)
-	if err != nil {
-		return fmt.Errorf("blob %s: %w", hash, err)
-	}
-	if c.size += size; c.size > MaxPack {
-		return fmt.Errorf("the commit holds more than %d MiB", MaxPack>>20)
-	}
-	c.found = append(c.found, hash)
-	return nil
 }
 
 // crowded reports whether the mirror has collected so much that it should be

@@ -24,18 +24,22 @@ type Repo struct {
 	pokes  chan struct{}
 	change chan struct{}
 
-	// work guards the mirror and what was learnt from it. It is held while
-	// Git is spoken, so nothing that must answer at once takes it.
-	work     sync.Mutex
-	mirror   *mirror
-	judged   plumbing.Hash // the last tip that got a verdict
-	accepted *memory
-	tip      *memory
-	older    []api.Snapshot // that At returned, newest first
+	// What only Run uses.
+	mirror *mirror
+	judged plumbing.Hash // the last tip that got a verdict
 
-	state  sync.Mutex // guards latest and status; held for a moment
-	latest api.Snapshot
-	status api.UnitStatus
+	// read guards a second view of the mirror for those who cannot wait until
+	// Run has spoken to a slow repository. It is held while pins are written
+	// and while the mirror is swapped.
+	read   sync.Mutex
+	reader *mirror
+	older  []api.Snapshot // that At returned, newest first
+
+	state    sync.Mutex // guards what follows; held for a moment
+	latest   api.Snapshot
+	status   api.UnitStatus
+	accepted *memory
+	tip      *memory // of a refused tip
 }
 
 // Open checks cfg, opens the mirror and reads the commit that was last
@@ -57,8 +61,12 @@ func open(t target) (*Repo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("git: %w", err)
 	}
+	reader, err := createMirror(m.dir)
+	if err != nil {
+		return nil, fmt.Errorf("git: %w", err)
+	}
 	r := &Repo{
-		target: t, source: newSource(t), mirror: m,
+		target: t, source: newSource(t), mirror: m, reader: reader,
 		pokes: make(chan struct{}, 1), change: make(chan struct{}, 1),
 		status: api.UnitStatus{Unit: t.Unit, URL: t.shown, Ref: t.Ref, Path: shownPath(t.Path)},
 	}
@@ -81,7 +89,7 @@ func (r *Repo) resume(ctx context.Context) {
 	if hash.IsZero() {
 		return
 	}
-	v, info, err := r.judge(ctx, hash)
+	v, info, err := r.judge(ctx, r.mirror, hash)
 	if err != nil {
 		r.status.Error = err.Error()
 		return
@@ -128,9 +136,10 @@ func poke(c chan struct{}) {
 // Keep pins the commits that pods still run from, and only those besides the
 // accepted one and the tip. Commits that are not in the mirror are left out.
 func (r *Repo) Keep(commits []api.Commit) error {
-	r.work.Lock()
-	defer r.work.Unlock()
-	if err := r.mirror.keep(commits); err != nil {
+	r.read.Lock()
+	defer r.read.Unlock()
+	r.reader.store.Reindex()
+	if err := r.reader.keep(commits); err != nil {
 		return fmt.Errorf("git: %w", err)
 	}
 	return nil
@@ -142,14 +151,15 @@ func (r *Repo) At(commit api.Commit) (api.Snapshot, error) {
 	if s := r.Latest(); s.Units[r.target.Unit] == commit {
 		return s, nil
 	}
-	r.work.Lock()
-	defer r.work.Unlock()
+	r.read.Lock()
+	defer r.read.Unlock()
 	for _, s := range r.older {
 		if s.Units[r.target.Unit] == commit {
 			return s, nil
 		}
 	}
-	v, _, err := r.judge(context.Background(), plumbing.NewHash(string(commit)))
+	r.reader.store.Reindex() // Run may have fetched since
+	v, _, err := r.judge(context.Background(), r.reader, plumbing.NewHash(string(commit)))
 	if err != nil {
 		return api.Snapshot{}, fmt.Errorf("git: %w", err)
 	}
@@ -160,19 +170,21 @@ func (r *Repo) At(commit api.Commit) (api.Snapshot, error) {
 	return v.snapshot, nil
 }
 
-// judge reads a commit from the mirror. The caller holds work.
-func (r *Repo) judge(ctx context.Context, hash plumbing.Hash) (verdict, api.CommitInfo, error) {
-	c, err := r.mirror.commit(hash)
+// judge reads a commit from a view of the mirror.
+func (r *Repo) judge(ctx context.Context, m *mirror, hash plumbing.Hash) (verdict, api.CommitInfo, error) {
+	c, err := m.commit(hash)
 	if err != nil {
 		return verdict{}, api.CommitInfo{}, err
 	}
+	r.state.Lock()
 	var known []*memory
 	for _, m := range []*memory{r.accepted, r.tip} {
 		if m != nil {
 			known = append(known, m)
 		}
 	}
-	trees := &tree{root: c.TreeHash, objects: r.mirror}
+	r.state.Unlock()
+	trees := &tree{root: c.TreeHash, objects: m}
 	v, err := judge(ctx, trees, r.target.Unit, api.Commit(hash.String()), r.target.Path, known...)
 	return v, describe(c), err
 }
@@ -213,15 +225,12 @@ func pause(poll time.Duration, failures int) time.Duration {
 
 // sync looks at the repository once and judges what is new.
 func (r *Repo) sync(ctx context.Context, watch *watch) error {
-	r.work.Lock()
-	defer r.work.Unlock()
 	watch.cover() // before reading: what changes from here on pokes again
 	err := r.advance(ctx)
 	if damaged(err) && ctx.Err() == nil {
 		// The mirror has lost something. A fresh one costs a fetch.
-		var fresh *mirror
-		if fresh, err = r.mirror.discard(); err == nil {
-			r.mirror, r.judged = fresh, plumbing.ZeroHash
+		if err = r.replace(r.mirror.discard); err == nil {
+			r.judged = plumbing.ZeroHash
 			err = r.advance(ctx)
 		}
 	}
@@ -242,7 +251,20 @@ func (r *Repo) sync(ctx context.Context, watch *watch) error {
 	return err
 }
 
-// report changes the status, and pokes when the change is worth it.
+// replace puts another mirror in the place of the one that is there.
+func (r *Repo) replace(make func() (*mirror, error)) error {
+	r.read.Lock()
+	defer r.read.Unlock()
+	fresh, err := make()
+	r.mirror = fresh
+	if err != nil {
+		return err
+	}
+	r.reader, err = createMirror(fresh.dir)
+	return err
+}
+
+// report changes the state, and pokes when the change is worth it.
 func (r *Repo) report(change func(*api.UnitStatus) bool) {
 	r.state.Lock()
 	changed := change(&r.status)
@@ -252,50 +274,59 @@ func (r *Repo) report(change func(*api.UnitStatus) bool) {
 	}
 }
 
-// advance fetches the tip and gives it a verdict. The caller holds work.
+// advance fetches the tip and gives it a verdict.
 func (r *Repo) advance(ctx context.Context) error {
 	tip, err := r.source.fetch(ctx, r.mirror)
 	if err != nil {
-		return explain(r.target, err)
+		return explain(r.target, errors.Join(err, sweep(r.mirror.dir)))
 	}
 	if tip == r.judged {
-		return nil
+		return r.persist()
 	}
 	if err := r.mirror.setRef(tipRef, tip); err != nil {
 		return err
 	}
-	v, info, err := r.judge(ctx, tip)
+	v, info, err := r.judge(ctx, r.mirror, tip)
 	if err != nil {
-		return fmt.Errorf("read commit %s: %w", info.Commit.Short(), err)
+		return fmt.Errorf("read commit %s: %w", api.Commit(tip.String()).Short(), err)
 	}
-	r.judged, r.tip = tip, v.memory
+	r.judged = tip
 	if api.Refused(v.problems) {
 		r.report(func(s *api.UnitStatus) bool {
+			r.tip = v.memory
 			s.Tip, s.Problems = info, v.problems
 			return true
 		})
 		return nil
 	}
-	if err := r.mirror.setRef(acceptedRef, tip); err != nil {
-		r.judged = plumbing.ZeroHash
-		return err
-	}
-	r.accepted, r.tip = v.memory, nil
 	r.report(func(s *api.UnitStatus) bool {
-		r.latest = v.snapshot
+		r.latest, r.accepted, r.tip = v.snapshot, v.memory, nil
 		s.Tip, s.Accepted, s.Problems, s.InForce = info, info, v.problems, time.Now()
 		return true
 	})
-	return r.tidy()
+	return errors.Join(r.persist(), r.tidy())
+}
+
+// persist makes the commit in force the one that a restart begins with. Its
+// objects are on the disk before the reference is; until both are, a restart
+// begins with the commit before.
+func (r *Repo) persist() error {
+	commit := r.Latest().Units[r.target.Unit]
+	hash := plumbing.NewHash(string(commit))
+	if commit == "" || r.mirror.ref(acceptedRef) == hash {
+		return nil
+	}
+	if err := flush(r.mirror.dir); err != nil {
+		return fmt.Errorf("write commit %s: %w", commit.Short(), err)
+	}
+	return r.mirror.setRef(acceptedRef, hash)
 }
 
 // tidy keeps the state folder small. It runs after a commit was accepted.
 func (r *Repo) tidy() error {
 	err := removeOthers(r.mirror.dir)
 	if r.mirror.crowded() {
-		fresh, renewed := r.mirror.renew()
-		r.mirror = fresh
-		err = errors.Join(err, renewed)
+		err = errors.Join(err, r.replace(r.mirror.renew))
 	}
 	return err
 }

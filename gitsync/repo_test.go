@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,18 +97,20 @@ func follow(t testing.TB, cfg Config) *Repo {
 	return r
 }
 
-// run runs a Repo until the test ends.
-func run(t testing.TB, r *Repo) {
+// run runs a Repo until the test ends, or until stop is called.
+func run(t testing.TB, r *Repo) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // wait blocks until the status is as wanted.
@@ -373,94 +376,4 @@ func TestConfigErrors(t *testing.T) {
 			t.Errorf("%+v: got %v, want %s", test.cfg, err, test.want)
 		}
 	}
-}
-
-// The mirror is disposable: whatever happens to it, the repository brings the
-// state back, and nothing goes in between.
-func TestDamagedMirror(t *testing.T) {
-	w := newWork(t)
-	w.write("a.yaml", configMap("a", "1"))
-	w.commit("first")
-	state := t.TempDir()
-	r := follow(t, Config{Dir: state, URL: w.dir})
-	waitCommit(t, r, api.Commit(w.git("rev-parse", "HEAD")))
-	var objects []string
-	err := filepath.Walk(state, func(path string, info os.FileInfo, err error) error {
-		if err == nil && info.Mode().IsRegular() && strings.Contains(path, "/objects/") {
-			objects = append(objects, path)
-		}
-		return err
-	})
-	if err != nil || len(objects) < 3 {
-		t.Fatalf("%d objects: %v", len(objects), err)
-	}
-	for _, path := range objects {
-		if err := os.Chmod(path, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("garbage"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.write("a.yaml", configMap("a", "2"))
-	second := w.commit("second")
-	waitCommit(t, r, second)
-	again := follow(t, Config{Dir: state, URL: w.dir})
-	waitCommit(t, again, second)
-}
-
-// A mirror that has grown is written anew with what is pinned.
-func TestRenew(t *testing.T) {
-	w := newWork(t)
-	w.write("a.yaml", configMap("a", "1"))
-	first := w.commit("first")
-	r := follow(t, Config{URL: w.dir})
-	waitCommit(t, r, first)
-	if err := r.Keep([]api.Commit{first, "0123456789012345678901234567890123456789"}); err != nil {
-		t.Fatal(err)
-	}
-	w.write("a.yaml", configMap("a", "2"))
-	second := w.commit("second")
-	waitCommit(t, r, second)
-	w.write("a.yaml", configMap("a", "3"))
-	third := w.commit("third")
-	waitCommit(t, r, third)
-	r.work.Lock()
-	fresh, err := r.mirror.renew()
-	r.mirror = fresh
-	r.work.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for commit, want := range map[api.Commit]bool{first: true, second: false, third: true} {
-		if _, err := r.At(commit); (err == nil) != want {
-			t.Errorf("commit %s readable: %v, want %v", commit.Short(), err, want)
-		}
-	}
-	w.write("a.yaml", configMap("a", "4"))
-	waitCommit(t, r, w.commit("fourth"))
-	if err := r.Keep(nil); err != nil {
-		t.Fatal(err)
-	}
-	if kept := r.mirror.kept(); len(kept) != 0 {
-		t.Errorf("still pinned: %v", kept)
-	}
-}
-
-func TestForcePush(t *testing.T) {
-	w := newWork(t)
-	w.write("a.yaml", configMap("a", "1"))
-	first := w.commit("first")
-	w.write("a.yaml", configMap("a", "2"))
-	second := w.commit("second")
-	r := follow(t, Config{URL: w.dir})
-	waitCommit(t, r, second)
-	w.git("reset", "-q", "--hard", string(first))
-	waitCommit(t, r, first)
-	w.git("checkout", "-q", "--orphan", "new")
-	w.write("b.yaml", configMap("b", "1"))
-	unrelated := w.commit("unrelated")
-	w.git("branch", "-f", "main", string(unrelated))
-	w.git("checkout", "-q", "main")
-	waitCommit(t, r, unrelated)
 }

@@ -189,14 +189,14 @@ type walker struct {
 
 func (w *walker) folder(dir string, hash plumbing.Hash, depth int) error {
 	if depth > MaxDepth {
-		return fmt.Errorf("%s: folders are nested more than %d deep", dir, MaxDepth)
+		return refuse("folders are nested more than %d deep at %s", MaxDepth, dir)
 	}
 	entries, err := w.objects.tree(hash)
 	if err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if w.left -= len(entries); w.left < 0 {
-		return fmt.Errorf("%s: more than %d files and folders", dir, MaxEntries)
+		return refuse("there are more than %d files and folders", MaxEntries)
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.name, ".") {

@@ -88,13 +88,19 @@ func run(ctx context.Context, dir string, archive io.Reader, flags uintptr) ([]b
 	switch {
 	case ctx.Err() == context.DeadlineExceeded:
 		return nil, fmt.Errorf("took longer than %s", Timeout)
-	case err != nil && (bytes.Contains(errs.Bytes(), []byte("out of memory")) || bytes.Contains(errs.Bytes(), []byte("cannot allocate"))):
+	case err != nil && ranOut(errs.String()):
 		return nil, fmt.Errorf("needs more than %d MiB of memory", maxMemory>>20)
 	case err != nil:
 		first, _, _ := strings.Cut(errs.String(), "\n")
 		return nil, fmt.Errorf("render process: %w: %s", err, first)
 	}
 	return out.Bytes(), nil
+}
+
+// ranOut recognises the last words of a process without memory: the Go
+// runtime's, the race detector's.
+func ranOut(said string) bool {
+	return strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate") || strings.Contains(said, "failed to allocate")
 }
 
 // limited is a buffer that takes so much and no more.
