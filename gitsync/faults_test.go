@@ -120,6 +120,7 @@ func TestFullDisk(t *testing.T) {
 	cfg := Config{Dir: state, URL: w.dir}
 	r := follow(t, cfg)
 	waitCommit(t, r, first)
+	wait(t, r, "end of the first look", func(s api.UnitStatus) bool { return !s.Checked.IsZero() })
 	ballast := filepath.Join(state, "ballast")
 	_ = os.WriteFile(ballast, make([]byte, 1<<20), 0o600) // as much as there is room for
 	w.write("a.yaml", configMap("a", "2"))

@@ -124,6 +124,7 @@ func wait(t testing.TB, r *Repo, what string, ok func(api.UnitStatus) bool) api.
 		}
 		select {
 		case <-r.Changed():
+		case <-time.After(5 * time.Millisecond): // Checked changes without a poke
 		case <-deadline:
 			t.Fatalf("%s did not happen; status is %+v", what, r.Status()[0])
 		}

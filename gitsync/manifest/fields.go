@@ -116,9 +116,7 @@ var FieldScopes = []FieldScope{
 	out[corev1.VolumeSource]("scaleIO", "", "needs a driver"),
 	out[corev1.VolumeSource]("storageos", "", "needs a driver"),
 
-	warn(planned[corev1.ServiceSpec]("type", "ClusterIP NodePort", "no load balancer and no external name is provided; a LoadBalancer works like a NodePort")),
-	warn(planned[corev1.ServiceSpec]("externalIPs", "", "only the cluster IP and node ports receive traffic")),
-	warn(planned[corev1.ServiceSpec]("externalName", "", "no DNS name is made for it")),
+	warn(planned[corev1.ServiceSpec]("type", "ClusterIP NodePort ExternalName", "no load balancer is provided; the Service works like a NodePort")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerIP", "", "no load balancer is provided")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerClass", "", "no load balancer is provided")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerSourceRanges", "", "no load balancer is provided; traffic is NOT FILTERED by source")),
@@ -150,7 +148,7 @@ var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.EmptyDirVolumeSource](): names("sizeLimit"),
 	reflect.TypeFor[corev1.VolumeProjection]():     names("secret downwardAPI configMap"),
 	reflect.TypeFor[corev1.VolumeSource]():         names("hostPath emptyDir secret downwardAPI configMap projected"),
-	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs sessionAffinity externalTrafficPolicy healthCheckNodePort " +
+	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs externalIPs externalName sessionAffinity externalTrafficPolicy healthCheckNodePort " +
 		"publishNotReadyAddresses sessionAffinityConfig ipFamilies allocateLoadBalancerNodePorts internalTrafficPolicy trafficDistribution"),
 	reflect.TypeFor[corev1.ServicePort](): names("name appProtocol port targetPort nodePort"),
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -160,6 +161,7 @@ func misbehave(how string) {
 		var hoard [][]byte
 		for {
 			hoard = append(hoard, bytes.Repeat([]byte("x"), 16<<20))
+			runtime.KeepAlive(hoard)
 		}
 	case "test:write":
 		signal.Ignore(syscall.SIGXFSZ)
