@@ -264,7 +264,7 @@ func start(t *testing.T, port int, name string, args ...string) {
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test panics
-	cmd.WaitDelay = time.Second // children of the server may hold the pipe a little longer
+	cmd.WaitDelay = time.Second                                        // children of the server may hold the pipe a little longer
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
