@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -119,7 +120,7 @@ func (w *worker) ensureImage(ctx context.Context, d runtime.Desired, name string
 	credentials := pullSecrets(d, w.object.Object)
 	field, instance := name, w.instance
 	regards := w.regards(field)
-	w.a.wg.Go(func() {
+	w.a.background(regards, func() {
 		took, err := w.a.pulls.pull(ctx, instance, c, credentials)
 		switch {
 		case ctx.Err() != nil:
@@ -221,9 +222,9 @@ func (w *worker) createSandbox(ctx context.Context, d runtime.Desired) error {
 		return w.sandboxFailed(err)
 	}
 	w.pod.Sandbox = runtime.Sandbox{State: runtime.SandboxBroken, ID: id, Failure: w.pod.Sandbox.Failure}
-	c := &connection{done: make(chan struct{})}
+	c := &connection{done: make(chan struct{}), err: errors.New("interrupted")}
 	w.connection = c
-	w.a.wg.Go(func() {
+	w.a.background(w.regards(""), func() {
 		defer close(c.done)
 		c.info, c.err = w.a.cfg.Network.Connect(ctx, s, id)
 	})

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -62,4 +64,19 @@ func (a *Agent) unhealthy(t probe.Target, kind probe.Kind, message string) {
 		APIVersion: "v1", Kind: "Pod", Namespace: r.pod.Object.Namespace, Name: r.pod.Object.Name,
 		UID: types.UID(t.Instance), FieldPath: "spec.containers{" + t.Container.Name + "}",
 	}, corev1.EventTypeWarning, "Unhealthy", string(kind)+" probe failed: "+message)
+}
+
+// guard runs f; a panic in it becomes an event instead of the daemon's end.
+func (a *Agent) guard(regards corev1.ObjectReference, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.record(regards, corev1.EventTypeWarning, "InternalError", fmt.Sprintf("%v at %s", p, firstFrame(debug.Stack())))
+		}
+	}()
+	f()
+}
+
+// background runs f beside the worker until it ends by itself or with ctx.
+func (a *Agent) background(regards corev1.ObjectReference, f func()) {
+	a.wg.Go(func() { a.guard(regards, f) })
 }

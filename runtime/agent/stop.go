@@ -44,7 +44,7 @@ func (w *worker) stop(ctx context.Context, action runtime.Action) {
 		a: w.a, id: action.ID, container: w.container(action.Container), address: w.address(),
 		grace: action.Grace, ended: w.exit(action.ID), regards: w.regards(action.Container),
 	}
-	w.a.wg.Go(func() {
+	w.a.background(t.regards, func() {
 		t.run(ctx)
 		w.look(action.ID)
 	})

@@ -43,6 +43,8 @@ type worker struct {
 	unrecorded []runtime.Container // what Record has still to be told
 	saved      map[string]runtime.Probes
 	faults     int       // acts that failed in a row
+	plan       string    // what was done last
+	repeats    int       // how often in a row
 	hold       time.Time // not acting before
 	told       map[string]string
 }
@@ -113,7 +115,7 @@ func (w *worker) offer(held []runtime.Held, version uint64) {
 
 // run works until ctx ends or the pod is gone.
 func (w *worker) run(ctx context.Context) {
-	w.adopt(ctx)
+	w.a.guard(w.regards(""), func() { w.adopt(ctx) })
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -167,10 +169,14 @@ func (w *worker) step(ctx context.Context) (again bool, wake time.Time) {
 	}
 	actions, wake := runtime.Decide(d, runtime.Observed{Known: up, Pods: []runtime.ObservedPod{w.pod}}, now)
 	if len(actions) == 0 {
+		w.plan = ""
 		if !up {
 			return false, wake
 		}
 		return false, w.remember(ctx, wake)
+	}
+	if w.repeating(actions) {
+		return false, w.fault()
 	}
 	select {
 	case w.a.heavy <- struct{}{}:
@@ -199,6 +205,18 @@ func (w *worker) step(ctx context.Context) (again bool, wake time.Time) {
 	w.join(ctx)
 	w.report(d)
 	return true, w.remember(ctx, wake)
+}
+
+// repeating reports whether the same acts were decided again and again: they
+// change nothing, and the worker must not spin.
+func (w *worker) repeating(actions []runtime.Action) bool {
+	plan := fmt.Sprint(actions)
+	if plan != w.plan {
+		w.plan, w.repeats = plan, 0
+		return false
+	}
+	w.repeats++
+	return w.repeats > 3
 }
 
 // errNoted is wrapped by errors that are part of what the worker observes: the

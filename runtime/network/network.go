@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/shoal-dev/shoal/runtime"
@@ -73,7 +75,9 @@ func New(cfg Config) (*Network, error) {
 		cfg.PluginDir = []string{"/usr/lib/cni", "/opt/cni/bin"}
 	}
 	n := &Network{cfg: cfg}
-	n.cni = libcni.NewCNIConfigWithCacheDir(cfg.PluginDir, n.path("cni", "cache"), nil)
+	// Given here because libcni, left to itself, makes one without a lock.
+	run := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: io.Discard}}
+	n.cni = libcni.NewCNIConfigWithCacheDir(cfg.PluginDir, n.path("cni", "cache"), run)
 	if !cfg.PodCIDR.IsValid() {
 		return n, nil // pods with hostNetwork only
 	}
