@@ -5,9 +5,12 @@ package onenode
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -311,4 +314,25 @@ func mustJSON[T any](t testing.TB, text string) T {
 		t.Fatalf("%v in\n%s", err, text)
 	}
 	return out
+}
+
+// unixClient speaks HTTP over a socket.
+func unixClient(path string) *http.Client {
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
+	}}
+}
+
+// apiClient speaks to the API without a certificate of its own.
+func (m *machine) apiClient(t testing.TB) *http.Client {
+	t.Helper()
+	ca, err := os.ReadFile(filepath.Join(m.state, "identity", "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 }

@@ -53,19 +53,20 @@ func (e *Engine) RemovePod(instance string) error {
 // leaves some behind, as do containers whose shim was killed. Processes that
 // are just ending keep a cgroup busy for a moment.
 func (e *Engine) removeCgroup(group string) error {
+	var errs []error
 	for _, root := range hierarchies() {
 		var err error
-		for wait := 5 * time.Millisecond; wait < 200*time.Millisecond; wait *= 2 {
+		for wait := 5 * time.Millisecond; wait < 2*time.Second; wait *= 2 {
 			if err = removeFolders(filepath.Join(root, group)); !errors.Is(err, unix.EBUSY) {
 				break
 			}
 			time.Sleep(wait)
 		}
 		if err != nil {
-			return fmt.Errorf("remove cgroup %s: %w", group, err)
+			errs = append(errs, fmt.Errorf("remove cgroup %s: %w", filepath.Join(root, group), err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // tryCgroup removes a cgroup where nothing keeps it busy.
