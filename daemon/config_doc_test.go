@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/viper"
+)
+
+// configGuide is the page on which every setting stands in a row of a table:
+//
+//	| `repository.poll` | `10s` | ...
+const configGuide = "../docs/guide/configuration.md"
+
+// settings lists the keys of a configuration struct, with their types.
+func settings(prefix string, of reflect.Type) map[string]reflect.Type {
+	out := map[string]reflect.Type{}
+	for i := range of.NumField() {
+		f := of.Field(i)
+		key := prefix + f.Tag.Get("mapstructure")
+		if f.Type.Kind() == reflect.Struct {
+			for inner, t := range settings(key+".", f.Type) {
+				out[inner] = t
+			}
+			continue
+		}
+		out[key] = f.Type
+	}
+	return out
+}
+
+// Every setting has a default, so that its environment variable is read, and a
+// row in the guide with that default and that variable. The guide has no rows
+// for settings that do not exist.
+func TestGuideListsEverySetting(t *testing.T) {
+	guide, err := os.ReadFile(configGuide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := viper.New()
+	setDefaults(v)
+	known := settings("", reflect.TypeFor[Config]())
+	rows := map[string]string{}
+	for line := range strings.Lines(string(guide)) {
+		if rest, ok := strings.CutPrefix(line, "| `"); ok {
+			key, row, _ := strings.Cut(rest, "`")
+			rows[key] = row
+		}
+	}
+	for key := range known {
+		if !v.IsSet(key) {
+			t.Errorf("%s has no default in setDefaults: its environment variable is not read", key)
+		}
+		row, there := rows[key]
+		delete(rows, key)
+		if !there {
+			t.Errorf("%s has no row for %s", configGuide, key)
+			continue
+		}
+		for _, want := range []string{shownDefault(key, v.Get(key)), "`" + variable(key) + "`"} {
+			if !strings.Contains(row, want) {
+				t.Errorf("the row of %s in %s does not say %s:%s", key, configGuide, want, row)
+			}
+		}
+	}
+	for key := range rows {
+		t.Errorf("%s has a row for %s, which is no setting", configGuide, key)
+	}
+}
+
+// variable is the environment variable of a setting.
+func variable(key string) string {
+	return "SHOAL_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// shownDefault is how the guide writes a default.
+func shownDefault(key string, value any) string {
+	switch {
+	case slices.Contains([]string{"node", "network.plugins"}, key):
+		return "found" // on the machine
+	case value == "":
+		return "none"
+	}
+	if d, ok := value.(time.Duration); ok {
+		return "`" + d.String() + "`"
+	}
+	return fmt.Sprintf("`%v`", value)
+}
+
+// The environment reaches every setting.
+func TestEveryVariableIsRead(t *testing.T) {
+	want := Config{}
+	for key, kind := range settings("", reflect.TypeFor[Config]()) {
+		value := "x" + key
+		if kind == reflect.TypeFor[time.Duration]() {
+			value = "77s"
+		}
+		t.Setenv(variable(key), value)
+	}
+	file := t.TempDir() + "/shoal.yaml"
+	if err := os.WriteFile(file, []byte("node: from-the-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LoadConfig(viper.New(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, kind := range settings("", reflect.TypeFor[Config]()) {
+		value := reflect.ValueOf("x" + key)
+		if kind == reflect.TypeFor[time.Duration]() {
+			value = reflect.ValueOf(77 * time.Second)
+		}
+		fill(reflect.ValueOf(&want).Elem(), strings.Split(key, "."), value)
+	}
+	if got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// fill sets the field of a configuration that a key names.
+func fill(config reflect.Value, key []string, value reflect.Value) {
+	for i := range config.NumField() {
+		if config.Type().Field(i).Tag.Get("mapstructure") != key[0] {
+			continue
+		}
+		if len(key) > 1 {
+			fill(config.Field(i), key[1:], value)
+			return
+		}
+		config.Field(i).Set(value)
+	}
+}
