@@ -145,7 +145,7 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 		return
 	}
 	w.hostIPs()
-	if resynced {
+	if resynced && w.sourcesChanged(d) {
 		w.reconsider(d)
 	}
 	if up && w.pod.Removing.IsZero() {
@@ -170,7 +170,17 @@ func (w *worker) hostIPs() {
 	}
 }
 
-// reconsider is done when the desired state was set: what waits for a ConfigMap
+// sourcesChanged reports whether the ConfigMaps or Secrets differ from those
+// seen before. They are immutable: the same object is the same pointer.
+func (w *worker) sourcesChanged(d runtime.Desired) bool {
+	if maps.Equal(d.ConfigMaps, w.configMaps) && maps.Equal(d.Secrets, w.secrets) {
+		return false
+	}
+	w.configMaps, w.secrets = d.ConfigMaps, d.Secrets
+	return true
+}
+
+// reconsider is done when ConfigMaps or Secrets have changed: what waits for a ConfigMap
 // or a Secret tries again at once, and volumes made from them are renewed.
 func (w *worker) reconsider(d runtime.Desired) {
 	for name, f := range w.pod.Failures {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/network"
@@ -47,6 +48,8 @@ type worker struct {
 	repeats    int       // how often in a row
 	hold       time.Time // not acting before
 	told       map[string]string
+	configMaps map[types.NamespacedName]*corev1.ConfigMap // as of the last reconsideration
+	secrets    map[types.NamespacedName]*corev1.Secret
 }
 
 // connection is a sandbox that is being connected.

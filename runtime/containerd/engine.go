@@ -31,7 +31,7 @@ type Config struct {
 	Snapshotter string // "" means overlayfs
 	RunDir      string // /run/shoal: for FIFOs of commands
 	HostsDir    string // folder of hosts.toml files by registry; "" means none
-	CgroupRoot  string // "" means /shoal
+	CgroupRoot  string // "" means / and the namespace: several daemons share a machine in tests
 	PIDs        int64  // processes that one container may have; 0 means 4096
 }
 
@@ -60,7 +60,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg.Snapshotter = "overlayfs"
 	}
 	if cfg.CgroupRoot == "" {
-		cfg.CgroupRoot = "/shoal"
+		cfg.CgroupRoot = "/" + cfg.Namespace
 	}
 	if cfg.PIDs == 0 {
 		cfg.PIDs = 4096

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -52,11 +54,15 @@ func (e *Engine) Reset(ctx context.Context) error {
 		return fmt.Errorf("list containers: %w", translate(err))
 	}
 	var errs []error
+	instances := map[string]bool{}
 	for _, c := range all {
 		errs = append(errs, e.Remove(ctx, c.ID))
 		if instance := c.Labels[labelInstance]; instance != "" {
-			errs = append(errs, e.RemovePod(instance))
+			instances[instance] = true
 		}
+	}
+	for _, instance := range slices.Sorted(maps.Keys(instances)) {
+		errs = append(errs, e.RemovePod(instance))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
