@@ -142,7 +142,7 @@ func benchStarts(b *testing.B) {
 	r.commit("nothing")
 	m.start(r.dir)
 	m.eventually(30*time.Second, "the image is imported", func() (bool, string) {
-		out, err := exec.Command("ctr", "-a", m.containerd.Address, "-n", "shoal", "images", "ls", "-q").Output()
+		out, err := exec.Command("ctr", "-a", m.containerd.Address, "-n", m.namespace, "images", "ls", "-q").Output()
 		return err == nil && strings.Contains(string(out), "busybox"), string(out)
 	})
 

@@ -41,6 +41,7 @@ type machine struct {
 	t          testing.TB
 	containerd *testenv.Daemon
 	state, run string
+	namespace  string // in containerd, and of the cgroups
 	registries string
 	port       int // of the API
 	repository string
@@ -56,7 +57,7 @@ func newMachine(t testing.TB) *machine {
 	network(t)
 	dir := testenv.Dir(t)
 	m := &machine{
-		t: t, state: filepath.Join(dir, "state"), run: filepath.Join(dir, "run"), registries: filepath.Join(dir, "none"), port: freePort(t),
+		t: t, namespace: "shoal-" + filepath.Base(dir), state: filepath.Join(dir, "state"), run: filepath.Join(dir, "run"), registries: filepath.Join(dir, "none"), port: freePort(t),
 	}
 	// Registered before containerd, so that it is undone after it is used.
 	m.containerd = testenv.Containerd(t)
@@ -112,11 +113,11 @@ func (m *machine) args(command string, more ...string) []string {
 	out := []string{command, "--state", m.state, "--run", m.run}
 	switch command {
 	case "run":
-		out = append(out, "--repository", m.repository, "--containerd-address", m.containerd.Address, "--containerd-registries", m.registries,
+		out = append(out, "--repository", m.repository, "--containerd-address", m.containerd.Address, "--containerd-registries", m.registries, "--containerd-namespace", m.namespace,
 			"--api-listen", fmt.Sprintf("127.0.0.1:%d", m.port), "--node", "n1", "--poll", "1h")
 		out = append(out, m.flags...)
 	case "reset":
-		out = append(out, "--containerd-address", m.containerd.Address, "--yes")
+		out = append(out, "--containerd-address", m.containerd.Address, "--containerd-namespace", m.namespace, "--yes")
 	case "kubeconfig":
 		out = append(out, "--api-listen", fmt.Sprintf("127.0.0.1:%d", m.port))
 	}
@@ -294,7 +295,7 @@ func (m *machine) field(path string, args ...string) string {
 // them.
 func (m *machine) pids() map[string]string {
 	m.t.Helper()
-	out, err := exec.Command("ctr", "-a", m.containerd.Address, "-n", "shoal", "tasks", "ls").Output()
+	out, err := exec.Command("ctr", "-a", m.containerd.Address, "-n", m.namespace, "tasks", "ls").Output()
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func TestResetLeavesNothing(t *testing.T) {
 			t.Errorf("%s is still there: %v", dir, err)
 		}
 	}
-	if out, _ := exec.Command("sh", "-c", "find /sys/fs/cgroup -type d -path '*/shoal/*' | head").Output(); len(out) > 0 {
+	if out, _ := exec.Command("sh", "-c", "find /sys/fs/cgroup -type d -path '*/"+m.namespace+"*' | head").Output(); len(out) > 0 {
 		t.Errorf("cgroups are left:\n%s", out)
 	}
 	if out, err := exec.Command("pgrep", "-f", "shoal-keeper.*"+m.run).Output(); err == nil {
