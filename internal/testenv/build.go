@@ -14,16 +14,27 @@ var nolog = log.New(io.Discard, "", 0)
 
 var built sync.Map // package path -> program
 
+type program struct {
+	once sync.Once
+	path string
+	err  error
+	out  []byte
+}
+
+// removePrograms removes what Program built.
+func removePrograms() {
+	built.Range(func(_, p any) bool {
+		if path := p.(*program).path; path != "" {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
+		return true
+	})
+}
+
 // Program builds a static program of this module and returns its path. It is
-// built once per test binary.
+// built once per test binary, and removed by Main.
 func Program(t testing.TB, pkg string) string {
 	t.Helper()
-	type program struct {
-		once sync.Once
-		path string
-		err  error
-		out  []byte
-	}
 	p, _ := built.LoadOrStore(pkg, &program{})
 	own := p.(*program)
 	own.once.Do(func() {
