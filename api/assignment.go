@@ -38,7 +38,7 @@ func (s AssignmentSet) Removes(instance string) bool {
 
 // Removal tells a node to stop one instance. It keeps the assignment, so that
 // the node still finds the template whose hooks and grace period it must
-// honour, and the leader what the pod occupies until it is gone.
+// honor, and the leader what the pod occupies until it is gone.
 type Removal struct {
 	Assignment Assignment `json:"assignment"`
 	At         time.Time  `json:"at"` // when it was first decided

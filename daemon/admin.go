@@ -158,13 +158,12 @@ func ask[T any](ctx context.Context, c *Client, path string) (T, error) {
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err
 		}
 		return out, err
 	}
-	defer response.Body.Close() //nolint:errcheck // read to its end
+	defer response.Body.Close()
 	if err := json.NewDecoder(response.Body).Decode(&out); err != nil {
 		return out, fmt.Errorf("read the daemon's answer: %w", err)
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -20,13 +21,10 @@ const configGuide = "../docs/guide/configuration.md"
 // settings lists the keys of a configuration struct, with their types.
 func settings(prefix string, of reflect.Type) map[string]reflect.Type {
 	out := map[string]reflect.Type{}
-	for i := range of.NumField() {
-		f := of.Field(i)
+	for f := range of.Fields() {
 		key := prefix + f.Tag.Get("mapstructure")
 		if f.Type.Kind() == reflect.Struct {
-			for inner, t := range settings(key+".", f.Type) {
-				out[inner] = t
-			}
+			maps.Copy(out, settings(key+".", f.Type))
 			continue
 		}
 		out[key] = f.Type

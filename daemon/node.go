@@ -27,7 +27,7 @@ func (c Config) ranges() ranges {
 // the first one it has, or that of the loopback interface. Nothing is sent.
 func nodeAddress() netip.Addr {
 	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
-		defer conn.Close() //nolint:errcheck // nothing was sent on it
+		defer conn.Close()
 		if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
 			if addr, ok := netip.AddrFromSlice(local.IP.To4()); ok {
 				return addr

@@ -60,8 +60,7 @@ type verdict struct {
 // made: it says nothing about the commit.
 func judge(ctx context.Context, trees forest, unit string, commit api.Commit, root string, known ...*memory) (verdict, error) {
 	v, err := read(ctx, trees, unit, commit, root, known)
-	var own *commitError
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*commitError](err); ok {
 		return verdict{problems: []api.Invalid{{File: root, Reason: own.reason}}}, nil
 	}
 	return v, err
@@ -115,8 +114,10 @@ func decodeAll(ctx context.Context, trees render.Tree, files []file, into *memor
 		var size *sizeError
 		switch {
 		case errors.As(err, &size):
-			out[i] = manifest.Decoded{Path: f.path, Problems: []api.Invalid{{File: f.path,
-				Reason: fmt.Sprintf("the file has %d bytes; manifests may have %d at most", size.size, size.limit)}}}
+			out[i] = manifest.Decoded{Path: f.path, Problems: []api.Invalid{{
+				File:   f.path,
+				Reason: fmt.Sprintf("the file has %d bytes; manifests may have %d at most", size.size, size.limit),
+			}}}
 		case err != nil:
 			return nil, errors.Join(fmt.Errorf("%s: %w", f.path, err), group.Wait())
 		default:
@@ -153,8 +154,7 @@ func renderOne(ctx context.Context, trees render.Tree, plan render.Plan, into *m
 		}
 	}
 	objects, err := render.Build(ctx, trees, plan)
-	var failed *render.BuildError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*render.BuildError](err); ok {
 		d := manifest.Decoded{Path: plan.Dir, Problems: []api.Invalid{{File: render.Find(trees, plan.Dir), Reason: "kustomize: " + failed.Reason}}}
 		into.renders[plan.Key] = d
 		return d, nil

@@ -29,7 +29,7 @@ type layout struct {
 //   - Names that start with a dot, and other files, are left alone.
 func lay(tree render.Tree, root string, files []file) layout {
 	var l layout
-	tops, charts := folders(root, files)
+	tops, charts := folders(files)
 	plans := map[string]render.Plan{}
 	bad := map[string]bool{}
 	for _, dir := range tops {
@@ -41,8 +41,10 @@ func lay(tree render.Tree, root string, files []file) layout {
 	for _, dir := range tops {
 		plan := plans[dir]
 		if plan.Component && dir == root {
-			l.problems = append(l.problems, api.Invalid{File: render.Find(tree, dir), Field: "kind",
-				Reason: "a Component cannot be applied by itself; point the sync path at a Kustomization that names it"})
+			l.problems = append(l.problems, api.Invalid{
+				File: render.Find(tree, dir), Field: "kind",
+				Reason: "a Component cannot be applied by itself; point the sync path at a Kustomization that names it",
+			})
 		}
 		if plan.Component || isBase(dir, plans) {
 			continue
@@ -55,8 +57,10 @@ func lay(tree render.Tree, root string, files []file) layout {
 		}
 	}
 	for _, dir := range charts {
-		l.problems = append(l.problems, api.Invalid{File: path.Join(dir, "Chart.yaml"),
-			Reason: "this folder is a Helm chart; charts are planned, not rendered yet: commit what \"helm template\" prints, or set the sync path to another folder"})
+		l.problems = append(l.problems, api.Invalid{
+			File:   path.Join(dir, "Chart.yaml"),
+			Reason: "this folder is a Helm chart; charts are planned, not rendered yet: commit what \"helm template\" prints, or set the sync path to another folder",
+		})
 	}
 	covers := append(slices.Clone(tops), charts...)
 	for _, f := range files {
@@ -69,7 +73,7 @@ func lay(tree render.Tree, root string, files []file) layout {
 
 // folders finds the kustomizations and the Helm charts that are not inside of
 // another one, sorted.
-func folders(root string, files []file) (tops, charts []string) {
+func folders(files []file) (tops, charts []string) {
 	var found []string
 	kustomization := map[string]bool{}
 	for _, f := range files {

@@ -247,8 +247,7 @@ func blame(err error) error {
 
 func readTree(store storer.EncodedObjectStorer, hash plumbing.Hash) ([]treeEntry, error) {
 	data, err := readObject(store, plumbing.TreeObject, hash, MaxTree)
-	var size *sizeError
-	if errors.As(err, &size) {
+	if _, ok := errors.AsType[*sizeError](err); ok {
 		return nil, refuse("tree %s %v", hash, err)
 	}
 	if err != nil {

@@ -184,8 +184,10 @@ func TestSilentServers(t *testing.T) {
 	key, _ := sshKey(t, dir, "key")
 	for _, scheme := range []string{"http", "https", "git", "ssh"} {
 		for _, limits := range [][2]time.Duration{{50 * time.Millisecond, time.Hour}, {time.Hour, 50 * time.Millisecond}} {
-			cfg := Config{Dir: t.TempDir(), URL: scheme + "://" + l.Addr().String() + "/repo.git", Poll: time.Millisecond,
-				Auth: Auth{SSHKeyFile: key, KnownHostsFile: key + ".known"}}
+			cfg := Config{
+				Dir: t.TempDir(), URL: scheme + "://" + l.Addr().String() + "/repo.git", Poll: time.Millisecond,
+				Auth: Auth{SSHKeyFile: key, KnownHostsFile: key + ".known"},
+			}
 			if err := os.WriteFile(cfg.Auth.KnownHostsFile, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}

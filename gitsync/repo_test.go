@@ -233,8 +233,10 @@ func TestUnusableFiles(t *testing.T) {
 		path  string
 		wants string
 	}{
-		{"10 MB", func(w work) { w.write("big.yaml", strings.Repeat("# 3456789\n", 1<<20)) }, "",
-			"big.yaml: the file has 10485760 bytes; manifests may have 1048576 at most"},
+		{
+			"10 MB", func(w work) { w.write("big.yaml", strings.Repeat("# 3456789\n", 1<<20)) }, "",
+			"big.yaml: the file has 10485760 bytes; manifests may have 1048576 at most",
+		},
 		{"UTF-16", func(w work) { w.write("u.yaml", "\xff\xfea\x00") }, "", "u.yaml:1: the file is UTF-16; save it as UTF-8"},
 		{"symlink", func(w work) {
 			if err := os.Symlink("/etc/passwd", filepath.Join(w.dir, "link.yaml")); err != nil {
@@ -245,8 +247,10 @@ func TestUnusableFiles(t *testing.T) {
 			w.git("update-index", "--add", "--cacheinfo", "160000,0123456789012345678901234567890123456789,sub")
 			w.git("commit", "-q", "-m", "sub")
 		}, "", "sub: is a submodule; submodules are not read: commit the files themselves"},
-		{"no such path", func(w work) { w.write("a.yaml", configMap("a", "1")) }, "apps",
-			"apps: there is no such folder in this commit; the sync path names it"},
+		{
+			"no such path", func(w work) { w.write("a.yaml", configMap("a", "1")) }, "apps",
+			"apps: there is no such folder in this commit; the sync path names it",
+		},
 		{"Helm chart", func(w work) {
 			w.write("chart/Chart.yaml", "apiVersion: v2\nname: x\n")
 			w.write("chart/templates/a.yaml", "{{ .Values }}\n")

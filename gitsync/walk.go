@@ -97,7 +97,7 @@ func (t *tree) lookup(file string) (treeEntry, bool) {
 	if file == "." {
 		return current, true
 	}
-	for _, name := range strings.Split(file, "/") {
+	for name := range strings.SplitSeq(file, "/") {
 		if current.mode != modeFolder {
 			return treeEntry{}, false
 		}

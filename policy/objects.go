@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"maps"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -62,20 +64,20 @@ func (s *Service) endpoints(fleet string) *corev1.Endpoints { //nolint:staticche
 	subsets := map[string]int{}
 	for _, b := range s.Pods {
 		ports := s.portsOf(b.Pod)
-		id := ""
-		var list []corev1.EndpointPort //nolint:staticcheck // see above
+		var id strings.Builder
+		var list []corev1.EndpointPort
 		for _, p := range ports {
-			id += p.name + "/" + strconv.Itoa(int(p.number)) + ","
-			list = append(list, corev1.EndpointPort{Name: p.name, Port: p.number, Protocol: p.protocol}) //nolint:staticcheck // see above
+			id.WriteString(p.name + "/" + strconv.Itoa(int(p.number)) + ",")
+			list = append(list, corev1.EndpointPort{Name: p.name, Port: p.number, Protocol: p.protocol})
 		}
-		i, found := subsets[id]
+		i, found := subsets[id.String()]
 		if !found {
 			i = len(out.Subsets)
-			subsets[id] = i
+			subsets[id.String()] = i
 			out.Subsets = append(out.Subsets, corev1.EndpointSubset{Ports: list}) //nolint:staticcheck // see above
 		}
 		node := b.Node
-		address := corev1.EndpointAddress{IP: b.IP.String(), NodeName: &node, TargetRef: podReference(b.Pod)} //nolint:staticcheck // see above
+		address := corev1.EndpointAddress{IP: b.IP.String(), NodeName: &node, TargetRef: podReference(b.Pod)}
 		if b.Routed {
 			out.Subsets[i].Addresses = append(out.Subsets[i].Addresses, address)
 		} else {
@@ -111,9 +113,7 @@ func (s *Service) slice(fleet string) *discoveryv1.EndpointSlice {
 		AddressType: discoveryv1.AddressTypeIPv4,
 	}
 	out.Labels = map[string]string{discoveryv1.LabelServiceName: s.Object.Name, discoveryv1.LabelManagedBy: "shoal"}
-	for k, v := range s.Object.Labels {
-		out.Labels[k] = v
-	}
+	maps.Copy(out.Labels, s.Object.Labels)
 	service := api.Key{Kind: "Service", Namespace: s.Object.Namespace, Name: s.Object.Name}
 	yes := true
 	out.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: service.Name, UID: api.UID(fleet, service), Controller: &yes}}

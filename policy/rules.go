@@ -66,9 +66,13 @@ const guardLoopback = "-d 127.0.0.0/8 ! -s 127.0.0.0/8 -m conntrack ! --ctstate 
 // Hooks are the jumps from the kernel's own chains, in the order in which they
 // are put in front.
 var Hooks = []Hook{
-	{"nat", "PREROUTING", ChainServices}, {"nat", "OUTPUT", ChainServices}, {"nat", "POSTROUTING", ChainPostrouting},
-	{"filter", "FORWARD", ChainForward}, {"filter", "FORWARD", ChainReject},
-	{"filter", "INPUT", ChainReject}, {"filter", "OUTPUT", ChainReject},
+	{"nat", "PREROUTING", ChainServices},
+	{"nat", "OUTPUT", ChainServices},
+	{"nat", "POSTROUTING", ChainPostrouting},
+	{"filter", "FORWARD", ChainForward},
+	{"filter", "FORWARD", ChainReject},
+	{"filter", "INPUT", ChainReject},
+	{"filter", "OUTPUT", ChainReject},
 }
 
 // A Hook is a jump from a built-in chain of a table to one of ours.

@@ -28,7 +28,7 @@ func expand(snapshot api.Snapshot, nodes []node) []workload {
 	for object := range snapshot.Objects() {
 		switch value := object.Value.(type) {
 		case *corev1.Pod:
-			out = append(out, expandPod(value, object))
+			out = append(out, expandPod(object))
 		case *appsv1.Deployment:
 			out = append(out, expandDeployment(value, object))
 		case *appsv1.ReplicaSet:

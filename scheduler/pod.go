@@ -48,7 +48,7 @@ func (p *pod) available(minReady time.Duration, now time.Time) (bool, time.Time)
 // expandPod makes a workload of a bare pod. It has one slot without a name, and
 // because its name is its owner's, a changed pod is stopped before the new one
 // starts.
-func expandPod(value *corev1.Pod, object api.Object) workload {
+func expandPod(object api.Object) workload {
 	w := newWorkload(object, templateOf(object))
 	w.want = 1
 	w.decide = decidePod

@@ -74,7 +74,7 @@ func TestScenarios(t *testing.T) {
 func transcript(t *testing.T, script string) string {
 	m := newModel()
 	var out strings.Builder
-	for _, line := range strings.Split(script, "\n") {
+	for line := range strings.SplitSeq(script, "\n") {
 		words := strings.Fields(line)
 		if len(words) == 0 || strings.HasPrefix(line, "#") {
 			continue

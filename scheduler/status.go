@@ -156,7 +156,10 @@ func replicaSets(fleet string, w *workload, pods []*pod, r api.Rollout, at func(
 				continue
 			}
 		}
-		deployment := owner.Value.(*appsv1.Deployment)
+		deployment, ok := owner.Value.(*appsv1.Deployment)
+		if !ok {
+			continue
+		}
 		mine := slices.DeleteFunc(slices.Clone(pods), func(p *pod) bool { return p.Revision != revision.Revision })
 		key := replicaSetKey(w.id, revision.Revision)
 		template := deployment.Spec.Template.DeepCopy()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"maps"
 	"os"
 	"strings"
 
@@ -26,9 +27,7 @@ func addSettings(cmd *cobra.Command, flags map[string]string) *settings {
 		"state": "folder for what must survive a reboot",
 		"run":   "folder for sockets and mounts",
 	}
-	for key, usage := range flags {
-		all[key] = usage
-	}
+	maps.Copy(all, flags)
 	for key, usage := range all {
 		name := flagName(key)
 		cmd.Flags().String(name, "", usage)

@@ -39,7 +39,7 @@ func (s *Server) serveLog(w http.ResponseWriter, r *http.Request, q request) {
 		s.fail(w, r, apierrors.NewBadRequest(err.Error()))
 		return
 	}
-	defer stream.Close() //nolint:errcheck // read to its end or given up
+	defer stream.Close()
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)
 	flushing := &flusher{w, http.NewResponseController(w)}

@@ -30,7 +30,7 @@ func negotiate(r *http.Request) (format, error) {
 	if accept == "" {
 		accept = "application/json"
 	}
-	for _, clause := range strings.Split(accept, ",") {
+	for clause := range strings.SplitSeq(accept, ",") {
 		media, params, err := mime.ParseMediaType(strings.TrimSpace(clause))
 		if err != nil {
 			continue

@@ -140,7 +140,7 @@ func (s *store) since(kind schema.GroupKind, version uint64) (changes []change, 
 		return nil, 0, nil, false
 	}
 	i, _ := slices.BinarySearchFunc(s.history, version+1, func(c change, v uint64) int {
-		return int(int64(c.version) - int64(v)) //nolint:gosec // versions of one process differ by far less
+		return int(int64(c.version) - int64(v)) // versions of one process differ by far less
 	})
 	for _, c := range s.history[i:] {
 		if c.kind == kind {

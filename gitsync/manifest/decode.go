@@ -56,8 +56,10 @@ func (d *decoder) document(doc document) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			d.objects = d.objects[:before]
-			d.problems = append(d.problems, api.Invalid{File: d.file, Line: doc.firstLine(),
-				Reason: fmt.Sprintf("the document cannot be checked: %v", cause)})
+			d.problems = append(d.problems, api.Invalid{
+				File: d.file, Line: doc.firstLine(),
+				Reason: fmt.Sprintf("the document cannot be checked: %v", cause),
+			})
 		}
 	}()
 	p, problems, ok := parse(d.file, doc)
@@ -230,8 +232,10 @@ func check(value api.KubeObject, kind kube.Kind) (found []finding) {
 	if scope.Verdict == Served {
 		found = checkScope(value)
 	} else {
-		found = append(found, finding{field: "kind", warning: true,
-			reason: fmt.Sprintf("%s is planned, not served yet: %s", kind.GroupVersionKind.Kind, scope.Reason)})
+		found = append(found, finding{
+			field: "kind", warning: true,
+			reason: fmt.Sprintf("%s is planned, not served yet: %s", kind.GroupVersionKind.Kind, scope.Reason),
+		})
 	}
 	found = append(found, checkMeta(value)...)
 	kube.Default(value)

@@ -118,8 +118,8 @@ func TestScopeTablesAreComplete(t *testing.T) {
 	}
 	for of, served := range servedFields {
 		known := map[string]bool{}
-		for i := range of.NumField() {
-			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		for field := range of.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if name == "" {
 				continue
 			}

@@ -125,8 +125,10 @@ var (
 func repeatedKeys(path string, d document, err error) (out []api.Invalid) {
 	for _, match := range repeatedKey.FindAllStringSubmatch(err.Error(), -1) {
 		line, _ := strconv.Atoi(match[1])
-		out = append(out, api.Invalid{File: path, Line: d.line + line - 1,
-			Reason: fmt.Sprintf("key %q is written twice in one mapping", match[2])})
+		out = append(out, api.Invalid{
+			File: path, Line: d.line + line - 1,
+			Reason: fmt.Sprintf("key %q is written twice in one mapping", match[2]),
+		})
 	}
 	return out
 }

@@ -78,8 +78,10 @@ func split(f File) (documents []document, problems []api.Invalid) {
 		text := string(f.Data[at:min(end, at+200)])
 		if marker, rest := cutMarker(text); marker {
 			if rest != "" {
-				problems = append(problems, api.Invalid{File: f.Path, Line: line,
-					Reason: "nothing but a comment may follow a document marker on its line"})
+				problems = append(problems, api.Invalid{
+					File: f.Path, Line: line,
+					Reason: "nothing but a comment may follow a document marker on its line",
+				})
 			}
 			documents = append(documents, document{f.Data[start:at], startLine})
 			start, startLine = end, line+1

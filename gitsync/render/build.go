@@ -97,7 +97,7 @@ func run(ctx context.Context, dir string, archive io.Reader, flags uintptr) ([]b
 	return out.Bytes(), nil
 }
 
-// ranOut recognises the last words of a process without memory: the Go
+// ranOut recognizes the last words of a process without memory: the Go
 // runtime's, the race detector's.
 func ranOut(said string) bool {
 	return strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate") || strings.Contains(said, "failed to allocate")

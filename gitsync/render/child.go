@@ -90,7 +90,7 @@ func build(dir string, archive io.Reader) ([]Object, error) {
 	}
 	options := krusty.MakeDefaultOptions()
 	// The file system holds the files of the plan and nothing else, so a
-	// kustomization may share files with its neighbours, as with Flux.
+	// kustomization may share files with its neighbors, as with Flux.
 	options.LoadRestrictions = kustypes.LoadRestrictionsNone
 	resources, err := krusty.MakeKustomizer(options).Run(fs, root)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -116,7 +117,7 @@ func (p *planner) folder(dir string) {
 func parse(data []byte) (*yamlv3.Node, error) {
 	decoder := yamlv3.NewDecoder(bytes.NewReader(data))
 	var document yamlv3.Node
-	if err := decoder.Decode(&document); err == io.EOF {
+	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
 		return &yamlv3.Node{Kind: yamlv3.MappingNode}, nil
 	} else if err != nil {
 		return nil, err

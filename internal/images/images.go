@@ -170,7 +170,7 @@ func Busybox() Spec {
 	}
 	out, err := exec.Command("/bin/busybox", "--list").Output()
 	if err == nil {
-		for _, applet := range strings.Fields(string(out)) {
+		for applet := range strings.FieldsSeq(string(out)) {
 			if applet != "busybox" {
 				spec.Links["/bin/"+applet] = "busybox"
 			}
@@ -190,7 +190,7 @@ func (s *Spec) AddProgram(program string) error {
 		}
 		return fmt.Errorf("find the libraries of %s: %w: %s", program, err, out)
 	}
-	for _, word := range strings.Fields(string(out)) {
+	for word := range strings.FieldsSeq(string(out)) {
 		if !strings.HasPrefix(word, "/") || word == program+":" {
 			continue
 		}

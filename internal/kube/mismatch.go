@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"sort"
 	"strings"
@@ -149,17 +150,14 @@ func (m *mismatches) checkScalar(path string, t reflect.Type, value any) {
 // those of inlined structs included.
 func jsonFields(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case name == "-":
 		case name != "":
 			fields[name] = f.Type
 		case f.Anonymous && f.Type.Kind() == reflect.Struct:
-			for name, ft := range jsonFields(f.Type) {
-				fields[name] = ft
-			}
+			maps.Copy(fields, jsonFields(f.Type))
 		}
 	}
 	return fields

@@ -59,7 +59,7 @@ func Busybox() Spec {
 	}
 	out, err := exec.Command("/bin/busybox", "--list").Output()
 	if err == nil {
-		for _, applet := range strings.Fields(string(out)) {
+		for applet := range strings.FieldsSeq(string(out)) {
 			if applet != "busybox" {
 				spec.Links["/bin/"+applet] = "busybox"
 			}

@@ -35,7 +35,7 @@ func save(t *testing.T) string {
 		if err != nil {
 			t.Fatalf("iptables-save: %v: %s", err, raw)
 		}
-		for _, line := range strings.Split(string(raw), "\n") {
+		for line := range strings.SplitSeq(string(raw), "\n") {
 			if !strings.HasPrefix(line, "#") {
 				out.WriteString(counters.ReplaceAllString(line, "[0:0]") + "\n")
 			}
@@ -105,7 +105,7 @@ func TestSetAndCleanUpLeaveForeignRulesAlone(t *testing.T) {
 			t.Errorf("no rule %q in\n%s", want, after)
 		}
 	}
-	for _, line := range strings.Split(before, "\n") {
+	for line := range strings.SplitSeq(before, "\n") {
 		if !strings.Contains(after, line) {
 			t.Errorf("the foreign line %q is gone", line)
 		}
@@ -183,7 +183,7 @@ func TestVerifyNoticesAFlush(t *testing.T) {
 
 func sorted(s string) map[string]bool {
 	out := map[string]bool{}
-	for _, line := range strings.Split(s, "\n") {
+	for line := range strings.SplitSeq(s, "\n") {
 		out[line] = true
 	}
 	return out

@@ -19,7 +19,8 @@ func TestPodColumnsAreKubernetesOwn(t *testing.T) {
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.64.0.2"}},
 			ContainerStatuses: []corev1.ContainerStatus{{Name: "c", RestartCount: 3, State: corev1.ContainerState{
-				Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}},
+				Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"},
+			}}},
 		},
 	}
 	table, err := Of(corev1.SchemeGroupVersion.WithKind("Pod"), []runtime.Object{pod}, metav1.IncludeMetadata)
