@@ -44,8 +44,9 @@ var FieldScopes = []FieldScope{
 	planned[corev1.PodSpec]("resources", "", "write the resources of each container"),
 	warn(planned[corev1.PodSpec]("priorityClassName", "", "all pods have the same priority")),
 	warn(planned[corev1.PodSpec]("priority", "0", "all pods have the same priority")),
-	warn(planned[corev1.PodSpec]("preemptionPolicy", "Never", "no pod is removed in favour of another")),
+	warn(planned[corev1.PodSpec]("preemptionPolicy", "Never", "no pod is removed in favor of another")),
 	warn(planned[corev1.PodSpec]("automountServiceAccountToken", "false", "no token is mounted: there is no API server that would accept it for writing")),
+	warn(planned[corev1.PodSpec]("topologySpreadConstraints", "", "pods are spread over the nodes by their number alone")),
 	planned[corev1.PodSpec]("readinessGates", "", "there is nobody who could set the conditions"),
 	planned[corev1.PodSpec]("schedulingGates", "", "there is nobody who could remove the gates"),
 	planned[corev1.PodSpec]("evictionResponders", "", "nobody but Shoal itself evicts pods"),
@@ -55,6 +56,9 @@ var FieldScopes = []FieldScope{
 	out[corev1.PodSpec]("resourceClaims", "", "dynamic resource allocation needs drivers"),
 	out[corev1.PodSpec]("schedulerName", "default-scheduler", "there is one scheduler"),
 	out[corev1.PodOS]("name", "linux", "nodes run Linux"),
+	warn(planned[corev1.Affinity]("podAffinity", "", "pods are not brought together by it")),
+	warn(planned[corev1.Affinity]("podAntiAffinity", "", "PODS ARE NOT KEPT APART by it")),
+	warn(planned[corev1.NodeAffinity]("preferredDuringSchedulingIgnoredDuringExecution", "", "no node is preferred by it")),
 
 	planned[corev1.Container]("restartPolicy", "", "sidecars (init containers that keep running) are not started"),
 	planned[corev1.Container]("restartPolicyRules", "", "the pod's restartPolicy decides alone"),
@@ -88,6 +92,7 @@ var FieldScopes = []FieldScope{
 
 	planned[corev1.EmptyDirVolumeSource]("mode", "", "the directory is writable for all"),
 	planned[corev1.EmptyDirVolumeSource]("medium", "Memory", "only disk and memory"),
+	warn(planned[corev1.ServiceAccount]("imagePullSecrets", "", "they are not used; write imagePullSecrets in the pods")),
 	planned[corev1.VolumeProjection]("serviceAccountToken", "", "tokens are not issued"),
 	planned[corev1.VolumeProjection]("clusterTrustBundle", "", "there are no trust bundles"),
 	planned[corev1.VolumeProjection]("podCertificate", "", "certificates are not issued to pods"),
@@ -121,6 +126,11 @@ var FieldScopes = []FieldScope{
 	warn(planned[corev1.ServiceSpec]("loadBalancerClass", "", "no load balancer is provided")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerSourceRanges", "", "no load balancer is provided; traffic is NOT FILTERED by source")),
 	planned[corev1.ServiceSpec]("ipFamilyPolicy", "SingleStack PreferDualStack", "services have one IPv4 address"),
+	warn(planned[corev1.ServiceSpec]("ipFamilies", "[IPv4]", "services have one IPv4 address")),
+	warn(planned[corev1.ServiceSpec]("externalTrafficPolicy", "Cluster", "traffic from outside goes to all endpoints, with the node's address as its source")),
+	warn(planned[corev1.ServiceSpec]("internalTrafficPolicy", "Cluster", "traffic goes to the endpoints of all nodes")),
+	warn(planned[corev1.ServiceSpec]("trafficDistribution", "", "every endpoint is chosen with equal chance")),
+	warn(planned[corev1.ServiceSpec]("healthCheckNodePort", "", "nothing answers on it")),
 	planned[corev1.ServicePort]("protocol", "TCP UDP", "only TCP and UDP are routed"),
 }
 
@@ -130,8 +140,10 @@ var FieldScopes = []FieldScope{
 var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.PodSpec](): names("volumes initContainers containers restartPolicy terminationGracePeriodSeconds dnsPolicy nodeSelector " +
 		"serviceAccountName serviceAccount nodeName hostNetwork securityContext imagePullSecrets hostname subdomain affinity tolerations hostAliases " +
-		"dnsConfig enableServiceLinks topologySpreadConstraints os"),
-	reflect.TypeFor[corev1.PodOS](): names(""),
+		"dnsConfig enableServiceLinks os"),
+	reflect.TypeFor[corev1.Affinity]():     names("nodeAffinity"),
+	reflect.TypeFor[corev1.NodeAffinity](): names("requiredDuringSchedulingIgnoredDuringExecution"),
+	reflect.TypeFor[corev1.PodOS]():        names(""),
 	reflect.TypeFor[corev1.Container](): names("name image command args workingDir ports envFrom env resources volumeMounts livenessProbe readinessProbe " +
 		"startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext"),
 	reflect.TypeFor[corev1.ContainerPort]():        names("name hostPort containerPort hostIP"),
@@ -146,16 +158,17 @@ var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.PodSecurityContext]():   names("runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy seccompProfile"),
 	reflect.TypeFor[corev1.SeccompProfile]():       names(""),
 	reflect.TypeFor[corev1.EmptyDirVolumeSource](): names("sizeLimit"),
+	reflect.TypeFor[corev1.ServiceAccount]():       names("metadata secrets automountServiceAccountToken"),
 	reflect.TypeFor[corev1.VolumeProjection]():     names("secret downwardAPI configMap"),
 	reflect.TypeFor[corev1.VolumeSource]():         names("hostPath emptyDir secret downwardAPI configMap projected"),
-	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs externalIPs externalName sessionAffinity externalTrafficPolicy healthCheckNodePort " +
-		"publishNotReadyAddresses sessionAffinityConfig ipFamilies allocateLoadBalancerNodePorts internalTrafficPolicy trafficDistribution"),
+	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs externalIPs externalName sessionAffinity " +
+		"publishNotReadyAddresses sessionAffinityConfig allocateLoadBalancerNodePorts"),
 	reflect.TypeFor[corev1.ServicePort](): names("name appProtocol port targetPort nodePort"),
 }
 
 func names(list string) map[string]bool {
 	set := map[string]bool{}
-	for _, name := range strings.Fields(list) {
+	for name := range strings.FieldsSeq(list) {
 		set[name] = true
 	}
 	return set

@@ -39,7 +39,7 @@ var KindScopes = []KindScope{
 	{"", "Service", Served, ""},
 	{"", "ConfigMap", Served, ""},
 	{"", "Secret", Served, ""},
-	{"", "ServiceAccount", Served, "its pull secrets are used; no tokens are issued"},
+	{"", "ServiceAccount", Served, "pods may name it; no tokens are issued"},
 
 	{"apps", "StatefulSet", Planned, "it needs claims and volumes; none of its pods run"},
 	{"batch", "Job", Planned, "none of its pods run"},
@@ -62,7 +62,7 @@ var KindScopes = []KindScope{
 	{"", "Endpoints", Planned, "only endpoints of pods receive traffic"},
 	{"discovery.k8s.io", "EndpointSlice", Planned, "only endpoints of pods receive traffic"},
 
-	{"", "Node", Out, "machines describe themselves; labels and taints are part of a node's own configuration"},
+	{"", "Node", Out, "machines describe themselves; own labels and taints are planned as settings of the node"},
 	{"", "Event", Out, "events are observed, not desired"},
 	{"", "PodTemplate", Out, "nothing uses it"},
 	{"", "Binding", Out, "use spec.nodeName"},

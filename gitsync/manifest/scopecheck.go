@@ -79,8 +79,11 @@ func walkStruct(path string, v reflect.Value, found *[]finding) {
 			*found = append(*found, f)
 		}
 	}
-	if requirements, ok := v.Interface().(corev1.ResourceRequirements); ok {
+	if requirements, ok := reflect.TypeAssert[corev1.ResourceRequirements](v); ok {
 		checkResources(path, requirements, found)
+	}
+	if dir, ok := reflect.TypeAssert[corev1.EmptyDirVolumeSource](v); ok && dir.SizeLimit != nil && dir.Medium == corev1.StorageMediumDefault {
+		*found = append(*found, finding{path + ".sizeLimit", "is planned, not served yet: only the size of volumes in memory is limited", true})
 	}
 }
 
