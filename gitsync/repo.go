@@ -213,12 +213,13 @@ func (r *Repo) Run(ctx context.Context) error {
 	}
 }
 
-// pause is the time to the next attempt: the poll interval, twice as long with
-// every failure, give or take a tenth so that nodes do not ask all at once.
+// pause is the time to the next attempt: the poll interval, or after a failure
+// first a second and then twice as long each time, give or take a tenth so that
+// nodes do not ask all at once.
 func pause(poll time.Duration, failures int) time.Duration {
 	wait := poll
-	for range min(failures, 16) {
-		wait = min(2*wait, max(maxBackoff, poll))
+	if failures > 0 {
+		wait = min(time.Second<<min(failures-1, 16), maxBackoff)
 	}
 	return wait - wait/10 + rand.N(wait/5+1)
 }

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -20,9 +21,17 @@ import (
 func main() {
 	listen := flag.String("listen", ":8080", "addresses to listen on, separated by commas")
 	version := flag.String("version", "1", "what to say")
+	udp := flag.String("udp", "", "address on which to send packets back")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *udp != "" {
+		conn, err := net.ListenPacket("udp", *udp)
+		if err != nil {
+			log.Fatal(err)
+		}
+		go echo(conn)
+	}
 	if err := run(ctx, strings.Split(*listen, ","), handler(*version)); err != nil {
 		log.Fatal(err)
 	}
@@ -43,6 +52,20 @@ func handler(version string) http.Handler {
 		log.Printf("request %d: %s %s from %s", served.Add(1), r.Method, r.URL.Path, r.RemoteAddr)
 	})
 	return mux
+}
+
+// echo sends every packet back to where it came from.
+func echo(conn net.PacketConn) {
+	buffer := make([]byte, 1500)
+	for {
+		n, from, err := conn.ReadFrom(buffer)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := conn.WriteTo(buffer[:n], from); err != nil {
+			log.Print(err)
+		}
+	}
 }
 
 // run serves until ctx ends, then lets the requests under way finish.
