@@ -143,7 +143,7 @@ func TestServices(t *testing.T) {
 		{"an address", "nslookup web.default.svc.cluster.local 10.96.0.10", m.field("{.spec.clusterIP}", "get", "service", "web")},
 		{"a headless Service", "nslookup peers.default.svc.cluster.local 10.96.0.10 | grep -c 'Address.*10.64'", "2"},
 		{"no such name", "nslookup nope.default.svc.cluster.local 10.96.0.10", "NXDOMAIN"},
-		{"nobody answers", "wget -T 3 -q -O- http://nobody.default/", "refused"},
+		{"nobody answers", "wget -q -O- http://nobody.default/", "refused"},
 		{"search path", "cat /etc/resolv.conf", "search client.svc.cluster.local svc.cluster.local cluster.local"},
 		{"a pod is in its own hosts file", "grep client /etc/hosts", "client"},
 	}
@@ -165,7 +165,7 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
   - {name: web, image: hello:1}
-  - {name: ask, image: busybox, command: [sh, -c, "while ! wget -T 2 -q -O- http://self.default/; do sleep 0.2; done; sleep 100000"]}
+  - {name: ask, image: busybox, command: [sh, -c, "while ! wget -q -O- http://self.default/; do sleep 0.2; done; sleep 100000"]}
 ---
 apiVersion: v1
 kind: Service

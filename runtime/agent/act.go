@@ -116,12 +116,17 @@ func (w *worker) ensureImage(ctx context.Context, d runtime.Desired, name string
 	if c == nil {
 		return
 	}
+	w.pod.Images[name] = runtime.Image{State: runtime.ImagePulling}
+	if !w.a.pulls.enter(w.instance, name) {
+		return
+	}
 	w.event(corev1.EventTypeNormal, "Pulling", name, fmt.Sprintf("Pulling image %q", c.Image))
 	credentials := pullSecrets(d, w.object.Object)
 	field, instance := name, w.instance
 	regards := w.regards(field)
 	w.a.background(regards, func() {
 		took, err := w.a.pulls.pull(ctx, instance, c, credentials)
+		w.a.pulls.leave(instance, field)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -132,7 +137,6 @@ func (w *worker) ensureImage(ctx context.Context, d runtime.Desired, name string
 		}
 		w.poke()
 	})
-	w.pod.Images[name] = runtime.Image{State: runtime.ImagePulling}
 }
 
 // mountVolumes makes everything that the pod's containers find on this machine:

@@ -27,6 +27,7 @@ type pulls struct {
 	mu      sync.Mutex
 	refs    map[string]*pull
 	fetched map[fetchedKey]bool // pulled for this container's first start
+	waiting map[fetchedKey]bool // a goroutine fetches for this container
 }
 
 type fetchedKey struct{ instance, container string }
@@ -39,7 +40,7 @@ type pull struct {
 }
 
 func newPulls(engine Images, poke func()) *pulls {
-	return &pulls{engine: engine, poke: poke, imported: make(chan struct{}), refs: map[string]*pull{}, fetched: map[fetchedKey]bool{}}
+	return &pulls{engine: engine, poke: poke, imported: make(chan struct{}), refs: map[string]*pull{}, fetched: map[fetchedKey]bool{}, waiting: map[fetchedKey]bool{}}
 }
 
 // state returns the state of the image that a container needs to start. A
@@ -54,7 +55,9 @@ func (p *pulls) state(ctx context.Context, instance string, c *corev1.Container,
 	if own != nil {
 		running, failure = own.running != nil, own.failure
 	}
-	ready := p.fetched[fetchedKey{instance, c.Name}]
+	key := fetchedKey{instance, c.Name}
+	ready := p.fetched[key]
+	running = running || p.waiting[key]
 	p.mu.Unlock()
 	if policy != corev1.PullAlways || restart || ready {
 		_, err := p.engine.Image(ctx, c.Image)
@@ -95,6 +98,25 @@ func imageFailure(ref string, err error, before runtime.Failure) runtime.Failure
 		Reason: reason, Message: fmt.Sprintf("Failed to use image %q: %v", ref, err),
 		Count: count, Retry: time.Now().Add(time.Minute),
 	}
+}
+
+// enter reports whether nobody fetches for this container yet, and notes that
+// the caller now does, until it calls leave.
+func (p *pulls) enter(instance, container string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := fetchedKey{instance, container}
+	if p.waiting[key] {
+		return false
+	}
+	p.waiting[key] = true
+	return true
+}
+
+func (p *pulls) leave(instance, container string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, fetchedKey{instance, container})
 }
 
 // pull fetches an image for a container, or waits for a fetch that runs. It
