@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/viper"
 )
 
@@ -131,5 +132,37 @@ func fill(config reflect.Value, key []string, value reflect.Value) {
 			return
 		}
 		config.Field(i).Set(value)
+	}
+}
+
+// The guide lists every metric of the daemon's own, and no others.
+func TestGuideListsEveryMetric(t *testing.T) {
+	const page = "../docs/guide/operating.md"
+	guide, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]bool{}
+	for line := range strings.Lines(string(guide)) {
+		if rest, ok := strings.CutPrefix(line, "| `shoal_"); ok {
+			name, _, _ := strings.Cut(rest, "`")
+			rows["shoal_"+name] = true
+		}
+	}
+	descriptions := make(chan *prometheus.Desc)
+	go func() {
+		newMetrics(func() *view { return nil }).registry.Describe(descriptions)
+		close(descriptions)
+	}()
+	for d := range descriptions {
+		_, rest, _ := strings.Cut(d.String(), `fqName: "`)
+		name, _, _ := strings.Cut(rest, `"`)
+		if strings.HasPrefix(name, "shoal_") && !rows[name] {
+			t.Errorf("%s has no row for %s", page, name)
+		}
+		delete(rows, name)
+	}
+	for name := range rows {
+		t.Errorf("%s has a row for %s, which is no metric", page, name)
 	}
 }
