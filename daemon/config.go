@@ -106,7 +106,7 @@ func LoadConfig(v *viper.Viper, file string) (Config, error) {
 	v.SetConfigType("yaml")
 	v.SetConfigFile(cmp.Or(file, DefaultFile))
 	if err := v.ReadInConfig(); err != nil && (file != "" || !errors.Is(err, os.ErrNotExist)) {
-		return Config{}, fmt.Errorf("read the configuration: %w", err)
+		return Config{}, fmt.Errorf("read the configuration %s: %w", v.ConfigFileUsed(), err)
 	}
 	var cfg Config
 	if err := v.UnmarshalExact(&cfg); err != nil {
