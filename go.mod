@@ -167,7 +167,7 @@ require (
 )
 
 // k8s.io/kubernetes names its staging modules v0.0.0 and expects its own
-// work tree to stand in for them; scripts/bump-kubernetes.sh moves them all.
+// work tree to stand in for them: all of them move together with it.
 replace (
 	k8s.io/api => k8s.io/api v0.37.2
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.37.2

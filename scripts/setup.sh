@@ -46,5 +46,11 @@ fi
 if [ "$want" = test ] && ! command -v kubectl >/dev/null; then
   root=$(cd "$(dirname "$0")/.." && pwd)
   mkdir -p "$root/bin"
-  [ -x "$root/bin/kubectl" ] || (cd "$root" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/kubectl k8s.io/kubernetes/cmd/kubectl)
+  if [ ! -x "$root/bin/kubectl" ]; then
+    # It needs modules that Shoal does not: they go into a copy of go.mod.
+    mod=$(mktemp -d)
+    cp "$root/go.mod" "$root/go.sum" "$mod"
+    (cd "$root" && CGO_ENABLED=0 go build -mod=mod -modfile="$mod/go.mod" -trimpath -ldflags '-s -w' -o bin/kubectl k8s.io/kubernetes/cmd/kubectl)
+    rm -rf "$mod"
+  fi
 fi
