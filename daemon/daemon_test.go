@@ -172,3 +172,27 @@ func TestWhere(t *testing.T) {
 		t.Error("found something before anything is known")
 	}
 }
+
+// TestSecretsAreNotServed: the keys of a Secret are shown, its values never.
+func TestSecretsAreNotServed(t *testing.T) {
+	secret := &corev1.Secret{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "token"}, Data: map[string][]byte{"key": []byte("canary")},
+	}
+	object := api.Object{GVK: schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, Value: secret}
+	v := &view{snapshot: api.NewSnapshot(nil, []api.Object{object})}
+	var w wardrobe
+	for range 2 {
+		for _, shown := range v.objects(&w, nil) {
+			if got, ok := shown.(*corev1.Secret); ok && (len(got.Data) != 1 || len(got.Data["key"]) != 0) {
+				t.Errorf("the API shows %+v", got)
+			}
+		}
+	}
+	if string(secret.Data["key"]) != "canary" {
+		t.Error("the Secret that pods get was changed")
+	}
+	if first, second := w.dress(v)[0], w.dress(v)[0]; first != second {
+		t.Error("an unchanged object is copied again")
+	}
+}

@@ -215,13 +215,14 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 
 // apiConfig connects the API to the view.
 func (c *control) apiConfig(version string) kubeapi.Config {
+	var shown wardrobe
 	return kubeapi.Config{
 		Version: version, Now: time.Now, Metrics: c.metrics.handler(),
 		Repository: func() string { return shownURL(c.cfg.Repository.URL) },
 		Objects: func() []api.KubeObject {
 			var out []api.KubeObject
 			if v := c.view.Load(); v != nil {
-				out = v.objects(c.snapshotAt)
+				out = v.objects(&shown, c.snapshotAt)
 			}
 			for _, event := range c.events.list() {
 				out = append(out, event)

@@ -66,19 +66,9 @@ func (v *view) services() []policy.Service {
 
 // objects lists everything that the API shows but events: what Git says with
 // the status it has here, and what follows from it. The objects are shared.
-func (v *view) objects(at func(unit string, commit api.Commit) api.Snapshot) []api.KubeObject {
-	var out []api.KubeObject
+func (v *view) objects(shown *wardrobe, at func(unit string, commit api.Commit) api.Snapshot) []api.KubeObject {
+	out := shown.dress(v)
 	add := func(object api.KubeObject) { out = append(out, v.dressed(object)) }
-	for object := range v.snapshot.Objects() {
-		switch object.Value.(type) {
-		case *corev1.Pod, *corev1.Service:
-			// shown as they run, below
-		default:
-			if !isWorkload(object.GVK.Kind) {
-				add(object.Value)
-			}
-		}
-	}
 	for _, object := range scheduler.Workloads(v.fleet, v.snapshot, at, v.board, v.facts, v.now) {
 		add(object)
 	}

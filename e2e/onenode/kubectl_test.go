@@ -139,6 +139,14 @@ func TestKubectl(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a Secret's data is not served", func(t *testing.T) {
+		for _, args := range [][]string{{"get", "secret", "token", "-o", "yaml"}, {"describe", "secret", "token"}, {"get", "secrets", "-A", "-o", "json"}} {
+			out := m.must(args...)
+			if strings.Contains(out, "c2VjcmV0") || strings.Contains(out, "YzJWamNtVjA") || !strings.Contains(out, "token") {
+				t.Errorf("kubectl %v shows\n%s", args, out)
+			}
+		}
+	})
 	t.Run("get -w", func(t *testing.T) { m.watches(t, r) })
 	t.Run("logs -f and --previous", func(t *testing.T) { m.followsLogs(t) })
 	t.Run("no certificate, no answer", func(t *testing.T) {
