@@ -104,7 +104,7 @@ func (c *control) status(version string) Status {
 	if v == nil {
 		return s
 	}
-	s.Leader, s.Nodes, s.Observed, s.AsOf = v.board.Assigned.Leader, v.board.Nodes, v.observed, v.now
+	s.Leader, s.Nodes, s.Observed, s.AsOf = v.board.Assigned.Leader, v.board.Nodes, v.observed, v.published
 	pending := map[string]string{}
 	for _, u := range v.board.Assigned.Pending {
 		pending[u.Pod.Instance] = u.Reason

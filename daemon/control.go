@@ -286,6 +286,7 @@ func (c *control) publishView(snapshot api.Snapshot, board api.Board, observed b
 	slices.SortFunc(v.pods, func(a, b podView) int {
 		return strings.Compare(a.pod.Namespace+"/"+a.pod.Name()+"/"+a.pod.Instance, b.pod.Namespace+"/"+b.pod.Name()+"/"+b.pod.Instance)
 	})
+	v.published = time.Now()
 	c.view.Store(v)
 	c.publish()
 }

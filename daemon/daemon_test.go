@@ -118,8 +118,10 @@ func TestEvents(t *testing.T) {
 	changes := 0
 	e := newEvents("n1", func() { changes++ })
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	event := api.Event{Time: at, Type: corev1.EventTypeWarning, Reason: "BackOff", Message: "again", Source: "runtime",
-		Regards: corev1.ObjectReference{Kind: "Pod", Namespace: "ns", Name: "a"}}
+	event := api.Event{
+		Time: at, Type: corev1.EventTypeWarning, Reason: "BackOff", Message: "again", Source: "runtime",
+		Regards: corev1.ObjectReference{Kind: "Pod", Namespace: "ns", Name: "a"},
+	}
 	for i := range 3 {
 		event.Time = at.Add(time.Duration(i) * time.Minute)
 		e.record(event)
@@ -159,9 +161,15 @@ func TestWhere(t *testing.T) {
 	pod := api.Pod{Identity: api.Identity{Namespace: "ns", Kind: "Deployment", Owner: "web", Slot: "0"}, Revision: "rev", Instance: "i"}
 	v := &view{snapshot: api.NewSnapshot(nil, []api.Object{deployment, service}), pods: []podView{{pod: pod}}}
 	for _, tt := range []struct{ kind, name, want string }{
-		{"Deployment", "web", "web.yaml:3"}, {"ReplicaSet", "web-rev", "web.yaml:3"}, {"Pod", pod.Name(), "web.yaml:3"},
-		{"Service", "web", "svc.yaml:1"}, {"Endpoints", "web", "svc.yaml:1"}, {"EndpointSlice", "web-abcde", "svc.yaml:1"},
-		{"Pod", "other", ""}, {"ConfigMap", "web", ""}, {"ReplicaSet", "web", ""},
+		{"Deployment", "web", "web.yaml:3"},
+		{"ReplicaSet", "web-rev", "web.yaml:3"},
+		{"Pod", pod.Name(), "web.yaml:3"},
+		{"Service", "web", "svc.yaml:1"},
+		{"Endpoints", "web", "svc.yaml:1"},
+		{"EndpointSlice", "web-abcde", "svc.yaml:1"},
+		{"Pod", "other", ""},
+		{"ConfigMap", "web", ""},
+		{"ReplicaSet", "web", ""},
 	} {
 		_, source, found := v.where(tt.kind, "ns", tt.name)
 		if found != (tt.want != "") || found && source.String() != tt.want {

@@ -25,7 +25,9 @@ type view struct {
 	units    []api.UnitStatus
 	pods     []podView // sorted by namespace and name
 	observed bool      // the machine's pods have been listed since the daemon started
-	now      time.Time
+	now      time.Time // of the decision
+	// published is when all of this was decided and handed on.
+	published time.Time
 }
 
 // A podView is a pod that was decided on, with what is known of it.
