@@ -67,7 +67,7 @@ func (d *Daemon) Start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	defer out.Close()
+	defer out.Close() //nolint:errcheck // containerd has its own descriptor
 	d.cmd = exec.Command("containerd", "--config", d.config)
 	d.cmd.Stdout, d.cmd.Stderr = out, out
 	if err := d.cmd.Start(); err != nil {

@@ -56,8 +56,7 @@ func reexec() int {
 		}
 	}()
 	err := cmd.Wait()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return max(1, exit.ExitCode())
 	}
 	if err != nil {
