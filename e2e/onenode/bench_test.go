@@ -74,8 +74,8 @@ spec:
   containers:
   - name: c
     image: busybox:1
-    command: [/bin/busybox, sh, -c, "echo > /work/%s.$$.$(/bin/busybox cat /proc/sys/kernel/random/uuid); exec /bin/busybox sleep 1000000"]
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [/bin/busybox, sh, -c, "echo > /desk/%s.$$.$(/bin/busybox cat /proc/sys/kernel/random/uuid); exec /bin/busybox sleep 1000000"]
+    volumeMounts: [{name: work, mountPath: /desk}]
   volumes: [{name: work, hostPath: {path: %s}}]
 `, name, name, dir)
 }

@@ -38,8 +38,8 @@ spec:
   containers:
   - name: sh
     image: busybox
-    command: [sh, -c, "while sleep 0.1; do if [ -e /work/in ]; then mv /work/in /work/run; sh /work/run > /work/out.part 2>&1; echo \"exit $?\" >> /work/out.part; mv /work/out.part /work/out; fi; done"]
-    volumeMounts: [{name: work, mountPath: /work}]
+    command: [sh, -c, "while sleep 0.1; do if [ -e /desk/in ]; then mv /desk/in /desk/run; sh /desk/run > /desk/out.part 2>&1; echo \"exit $?\" >> /desk/out.part; mv /desk/out.part /desk/out; fi; done"]
+    volumeMounts: [{name: work, mountPath: /desk}]
   terminationGracePeriodSeconds: 0
   volumes: [{name: work, hostPath: {path: %s, type: Directory}}]
 `

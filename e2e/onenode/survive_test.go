@@ -52,7 +52,7 @@ func TestRestartsTouchNoPod(t *testing.T) {
 		m.stop(syscall.SIGKILL)
 		m.restart()
 		if i%2 == 0 {
-			time.Sleep(time.Duration(i) * 37 * time.Millisecond) //nolint:usetesting // a kill at another moment each time
+			time.Sleep(time.Duration(i) * 37 * time.Millisecond) // a kill at another moment each time
 		}
 	}
 	same("kill -9 of the daemon")
