@@ -26,7 +26,8 @@ type Status struct {
 	Units      []api.UnitStatus `json:"units"`
 	Nodes      []api.NodeInfo   `json:"nodes"`
 	Pods       []PodStatus      `json:"pods"`
-	Observed   bool             `json:"observed"` // the pods of the machine have been listed since the daemon started
+	Alarms     []string         `json:"alarms,omitempty"` // what is wrong beside units, nodes and pods
+	Observed   bool             `json:"observed"`         // the pods of the machine have been listed since the daemon started
 	AsOf       time.Time        `json:"asOf"`
 	Repository string           `json:"repository"`
 }
@@ -105,6 +106,9 @@ func (c *control) status(version string) Status {
 		return s
 	}
 	s.Leader, s.Nodes, s.Observed, s.AsOf = v.board.Assigned.Leader, v.board.Nodes, v.observed, v.published
+	for _, conflict := range v.conflicts {
+		s.Alarms = append(s.Alarms, conflict.String())
+	}
 	pending := map[string]string{}
 	for _, u := range v.board.Assigned.Pending {
 		pending[u.Pod.Instance] = u.Reason

@@ -69,7 +69,7 @@ func (c *checkpoint) save(d decided) error {
 		return fmt.Errorf("keep decisions: %w", err)
 	}
 	_, err = tmp.Write(raw)
-	err = errors.Join(err, tmp.Close())
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), c.path)
 	}

@@ -151,6 +151,23 @@ func (c Config) Validate() error {
 			wrong("%s: %q is no absolute path", dir.name, dir.path)
 		}
 	}
+	errs = append(errs, c.validateNetwork())
+	if _, _, err := net.SplitHostPort(c.API.Listen); err != nil {
+		wrong("api.listen: %q is no host:port or :port", c.API.Listen)
+	}
+	if _, err := c.Log.level(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		wrong("log.format: %q is neither text nor json", c.Log.Format)
+	}
+	return errors.Join(errs...)
+}
+
+// validateNetwork reports the address ranges that cannot work.
+func (c Config) validateNetwork() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	cidr := func(name, value string) netip.Prefix {
 		p, err := netip.ParsePrefix(value)
 		if err != nil || !p.Addr().Is4() || p != p.Masked() {
@@ -168,15 +185,6 @@ func (c Config) Validate() error {
 		wrong("network.serviceCIDR: %s overlaps network.clusterCIDR %s", services, cluster)
 	case err != nil || !services.Contains(dns):
 		wrong("network.dns: %q is no address in network.serviceCIDR %s", c.Network.DNS, services)
-	}
-	if _, _, err := net.SplitHostPort(c.API.Listen); err != nil {
-		wrong("api.listen: %q is no host:port or :port", c.API.Listen)
-	}
-	if _, err := c.Log.level(); err != nil {
-		errs = append(errs, err)
-	}
-	if c.Log.Format != "text" && c.Log.Format != "json" {
-		wrong("log.format: %q is neither text nor json", c.Log.Format)
 	}
 	return errors.Join(errs...)
 }

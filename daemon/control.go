@@ -54,6 +54,8 @@ type control struct {
 	states     api.PodStates // as last read, with the number of its last change
 	units      map[string]api.UnitStatus
 	said       map[string]string // last message logged on each subject
+	conflicts  []policy.Conflict
+	told       map[string]bool // conflicts that were told
 }
 
 // configCache holds what pods refer to, taken out of one snapshot.
@@ -89,6 +91,12 @@ func (c *control) step(ctx context.Context) time.Time {
 	}
 	c.sync(snapshot)
 	c.publishView(snapshot, board, observed, now)
+	if c.decided.Assigned.Known() {
+		// Kept after it is acted upon: a start must not wait for the disk, and
+		// what was started and not kept is adopted after a crash, by its
+		// labels. A full disk must not stop the fleet either.
+		c.report("keep decisions", c.checkpoint.save(c.decided))
+	}
 	c.metrics.turns.Observe(time.Since(started).Seconds())
 	return wake
 }
@@ -117,11 +125,9 @@ func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) 
 	for service := range api.Of[*corev1.Service](snapshot) {
 		services = append(services, service)
 	}
-	var problems []error
-	facts.Addresses, problems = policy.Allocate(services, facts.Addresses, c.ranges.services, c.ranges.reserved()...)
-	for _, problem := range problems {
-		c.once("address "+problem.Error(), problem.Error(), func() { c.log.Warn("service has no address", "reason", problem) })
-	}
+	var conflicts []policy.Conflict
+	facts.Addresses, conflicts = policy.Allocate(services, facts.Addresses, c.ranges.services, c.ranges.reserved()...)
+	c.tellConflicts(conflicts, now)
 	if !reflect.DeepEqual(facts.Addresses, c.decided.Facts.Addresses) {
 		facts.Seq++
 	}
@@ -130,11 +136,28 @@ func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) 
 		c.log.Info(event.Message, "reason", event.Reason, "object", event.Regards.Kind+" "+event.Regards.Namespace+"/"+event.Regards.Name)
 	}
 	c.decided = decided{Assigned: set, Facts: facts}
-	// A full disk must not stop the fleet: what could not be kept is decided
-	// anew after a restart, from what runs.
-	err := c.checkpoint.save(c.decided)
-	c.report("keep decisions", err)
 	return wake
+}
+
+// tellConflicts says which Services have no address and why, once for each.
+func (c *control) tellConflicts(conflicts []policy.Conflict, now time.Time) {
+	c.conflicts = conflicts
+	told := map[string]bool{}
+	for _, conflict := range conflicts {
+		told[conflict.String()] = true
+		if c.told[conflict.String()] {
+			continue
+		}
+		key := api.Key{Kind: "Service", Namespace: conflict.Namespace, Name: conflict.Name}
+		c.events.record(api.Event{
+			Time: now, Type: corev1.EventTypeWarning, Reason: "AddressConflict", Message: conflict.Reason, Source: "policy",
+			Regards: corev1.ObjectReference{
+				APIVersion: "v1", Kind: "Service", Namespace: conflict.Namespace, Name: conflict.Name, UID: api.UID(c.fleet, key),
+			},
+		})
+		c.log.Warn("service has no address", "reason", conflict.String())
+	}
+	c.told = told
 }
 
 // sync tells the runtime what should run here, and Git which commits that needs.
@@ -261,7 +284,7 @@ func (c *control) keep() {
 func (c *control) publishView(snapshot api.Snapshot, board api.Board, observed bool, now time.Time) {
 	v := &view{
 		fleet: c.fleet, snapshot: snapshot, board: board, facts: c.decided.Facts,
-		units: c.repo.Status(), observed: observed, now: now,
+		units: c.repo.Status(), observed: observed, now: now, conflicts: c.conflicts,
 	}
 	if info := c.node.Load(); info != nil {
 		v.node = *info

@@ -61,6 +61,9 @@ func Reset(ctx context.Context, cfg Config) error {
 	if os.Geteuid() != 0 {
 		return errors.New("shoal reset needs root rights (try sudo)")
 	}
+	if err := cfg.validateNetwork(); err != nil {
+		return err
+	}
 	if _, err := os.Stat(cfg.State); err == nil {
 		unlock, err := lock(cfg.State)
 		if err != nil {

@@ -26,6 +26,8 @@ type view struct {
 	pods     []podView // sorted by namespace and name
 	observed bool      // the machine's pods have been listed since the daemon started
 	now      time.Time // of the decision
+	// conflicts are the Services that have no address.
+	conflicts []policy.Conflict
 	// published is when all of this was decided and handed on.
 	published time.Time
 }

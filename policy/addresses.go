@@ -33,9 +33,9 @@ func PortKey(port corev1.ServicePort) string {
 // they had. reserved are addresses that no Service may have; the last quarter
 // of the range is left to leaders without a quorum.
 //
-// A Service whose demand cannot be met gets no address and an error that names
-// it; the others are not touched by that.
-func Allocate(services []*corev1.Service, known map[string]api.ServiceAddress, addresses netip.Prefix, reserved ...netip.Addr) (map[string]api.ServiceAddress, []error) {
+// A Service whose demand cannot be met gets no address and a Conflict; the
+// others are not touched by that.
+func Allocate(services []*corev1.Service, known map[string]api.ServiceAddress, addresses netip.Prefix, reserved ...netip.Addr) (map[string]api.ServiceAddress, []Conflict) {
 	a := &allocation{
 		ips: map[netip.Addr]string{}, ports: map[portUse]string{}, addresses: addresses,
 		out: make(map[string]api.ServiceAddress, len(services)),
@@ -57,7 +57,7 @@ func Allocate(services []*corev1.Service, known map[string]api.ServiceAddress, a
 	for _, s := range ordered {
 		a.fill(s)
 	}
-	return a.out, a.errs
+	return a.out, a.conflicts
 }
 
 type portUse struct {
@@ -70,7 +70,20 @@ type allocation struct {
 	ports     map[portUse]string
 	addresses netip.Prefix
 	out       map[string]api.ServiceAddress
-	errs      []error
+	conflicts []Conflict
+}
+
+// A Conflict says why a Service did not get an address.
+type Conflict struct {
+	Namespace, Name string
+	Reason          string
+}
+
+// String returns "service ns/name: reason".
+func (c Conflict) String() string { return "service " + c.Namespace + "/" + c.Name + ": " + c.Reason }
+
+func (a *allocation) refuse(s *corev1.Service, format string, args ...any) {
+	a.conflicts = append(a.conflicts, Conflict{s.Namespace, s.Name, fmt.Sprintf(format, args...)})
 }
 
 func serviceName(s *corev1.Service) string { return s.Namespace + "/" + s.Name }
@@ -91,9 +104,9 @@ func (a *allocation) explicit(s *corev1.Service) {
 	if ip, err := netip.ParseAddr(s.Spec.ClusterIP); err == nil && s.Spec.Type != corev1.ServiceTypeExternalName {
 		switch owner, taken := a.ips[ip]; {
 		case !a.addresses.Contains(ip):
-			a.errs = append(a.errs, fmt.Errorf("service %s: clusterIP %s is outside the fleet's range %s", name, ip, a.addresses))
+			a.refuse(s, "clusterIP %s is outside the fleet's range %s", ip, a.addresses)
 		case taken:
-			a.errs = append(a.errs, fmt.Errorf("service %s: clusterIP %s belongs to %s already", name, ip, owner))
+			a.refuse(s, "clusterIP %s belongs to %s already", ip, owner)
 		default:
 			a.ips[ip] = name
 			got.ClusterIP = ip.String()
@@ -111,7 +124,7 @@ func (a *allocation) takePort(s *corev1.Service, port corev1.ServicePort, number
 	use := portUse{cmp.Or(port.Protocol, corev1.ProtocolTCP), number}
 	if owner, taken := a.ports[use]; taken {
 		if complain {
-			a.errs = append(a.errs, fmt.Errorf("service %s: nodePort %d/%s belongs to %s already", serviceName(s), number, use.protocol, owner))
+			a.refuse(s, "nodePort %d/%s belongs to %s already", number, use.protocol, owner)
 		}
 		return false
 	}
@@ -152,13 +165,13 @@ func (a *allocation) fill(s *corev1.Service) {
 			a.ips[ip] = name
 			got.ClusterIP = ip.String()
 		} else {
-			a.errs = append(a.errs, fmt.Errorf("service %s: no address is free in %s", name, a.addresses))
+			a.refuse(s, "no address is free in %s", a.addresses)
 		}
 	}
 	if needsNodePorts(s) {
 		for _, port := range s.Spec.Ports {
 			if port.NodePort == 0 && got.NodePorts[PortKey(port)] == 0 && !a.probePort(s, port, &got) {
-				a.errs = append(a.errs, fmt.Errorf("service %s: no nodePort is free", name))
+				a.refuse(s, "no nodePort is free")
 			}
 		}
 	}

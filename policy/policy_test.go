@@ -138,7 +138,7 @@ func TestAllocate(t *testing.T) {
 	got, errs := Allocate(services, nil, prefix, netip.MustParseAddr("10.96.0.1"))
 	var complaints []string
 	for _, err := range errs {
-		complaints = append(complaints, err.Error())
+		complaints = append(complaints, err.String())
 	}
 	want := []string{
 		"service ns/b: clusterIP 10.96.0.3 belongs to ns/a already",

@@ -40,6 +40,9 @@ func runCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := cfg.Validate(); err != nil {
+			return err
+		}
 		level := new(slog.LevelVar)
 		log := logger(cfg, level)
 		if err := cfg.SetLevel(level); err != nil {

@@ -58,6 +58,9 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 			}
 		}
 	}
+	for _, alarm := range s.Alarms {
+		fmt.Fprintf(w, "alarm\t\t%s\n", alarm)
+	}
 	if !s.Observed {
 		fmt.Fprintf(w, "alarm\t%s\tthe pods of this machine have not been listed yet\n", s.Node)
 	}

@@ -33,6 +33,7 @@ func Assemble(unit string, commit api.Commit, files []Decoded) (api.Snapshot, []
 			objects = append(objects, object)
 		}
 	}
+	problems = append(problems, clashes(objects)...)
 	return api.NewSnapshot(map[string]api.Commit{unit: commit}, objects), api.SortInvalid(problems)
 }
 
