@@ -12,7 +12,7 @@ func TestServicesThatClash(t *testing.T) {
 	text := service("a", "{clusterIP: 10.96.7.7, ports: [{port: 80}]}") +
 		service("b", "{clusterIP: 10.96.7.7, ports: [{port: 80}]}") +
 		service("c", "{type: NodePort, ports: [{port: 80, nodePort: 30080}]}") +
-		service("d", "{type: NodePort, ports: [{name: y, port: 80}, {name: x, port: 81, nodePort: 30080}]}") +
+		service("d", "{type: NodePort, ports: [{name: one, port: 80}, {name: two, port: 81, nodePort: 30080}]}") +
 		service("e", "{type: NodePort, ports: [{port: 80, nodePort: 30080, protocol: UDP}]}") +
 		service("f", "{clusterIP: None, ports: [{port: 80}]}") + service("g", "{clusterIP: None, ports: [{port: 80}]}")
 	_, problems := Assemble("main", "c", []Decoded{Decode(File{Path: "s.yaml", Data: []byte(text)})})
