@@ -80,7 +80,8 @@ type Security struct {
 	UnmaskedProc    bool
 }
 
-// Held is a container that an engine holds.
+// Held is a container that an engine holds. Started is zero for one that has
+// ended and was never recorded as started.
 type Held struct {
 	Container
 	Assignment api.Assignment

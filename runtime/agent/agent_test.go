@@ -3,9 +3,12 @@ package agent_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +33,28 @@ type house struct {
 	agent      *agent.Agent
 	stop       func()
 	desired    runtime.Desired
+
+	mu     sync.Mutex
+	events []string
+}
+
+func (h *house) record(e api.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, fmt.Sprintf("%s %s %s %s: %s", e.Time.Format("05.000"), e.Regards.Name, e.Type, e.Reason, e.Message))
+}
+
+// story returns what was said of a pod.
+func (h *house) story(name string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out strings.Builder
+	for _, e := range h.events {
+		if strings.Contains(e, " "+name+" ") {
+			fmt.Fprintf(&out, "\n%.600s", e)
+		}
+	}
+	return out.String()
 }
 
 const image = "example.com/busybox:1"
@@ -42,11 +67,7 @@ func newHouse(t testing.TB) *house {
 		Node: "n1", StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"),
 		Containerd: h.containerd.Address, PodCIDR: netip.MustParsePrefix("10.64.1.0/24"),
 		Keeper: testenv.Keeper(t),
-		Record: func(e api.Event) {
-			if testing.Verbose() {
-				t.Logf("event: %s %s %s: %s", e.Regards.Name, e.Type, e.Reason, e.Message)
-			}
-		},
+		Record: h.record,
 	}
 	testenv.Archive(t, filepath.Join(h.cfg.StateDir, "images"), image, testenv.Image(t, testenv.Busybox()))
 	t.Cleanup(func() {
@@ -137,7 +158,8 @@ func (h *house) eventually(p runtime.Pod, limit time.Duration, what string, ok f
 		}
 		if time.Now().After(deadline) {
 			b, _ := json.Marshal(s)
-			h.t.Fatalf("%s: not within %s: %s\n%s", p.Object.Name, limit, what, b)
+			h.t.Fatalf("%s at %s: not within %s: %s\n%s%s",
+				p.Object.Name, time.Now().Format("05.000"), limit, what, b, h.story(p.Object.Name))
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -101,8 +101,17 @@ func (w *worker) see(held runtime.Held) {
 		c.Started = w.pod.Containers[i].Started
 	}
 	if c.State == runtime.ContainerExited && !c.Recorded {
-		if known && !w.pod.Containers[i].Started.IsZero() {
+		switch {
+		case known && !w.pod.Containers[i].Started.IsZero():
 			c.Started = w.pod.Containers[i].Started
+		case c.Started.IsZero() && c.ExitCode == 137:
+			// Killed before anybody knew it to run: the engine undid what an
+			// earlier daemon was doing when it was killed.
+			c.State = runtime.ContainerCreated
+			w.set(c)
+			return
+		case c.Started.IsZero():
+			c.Started = c.Finished
 		}
 		c.Message = w.lastWords(c)
 		w.unrecorded = append(w.unrecorded, c)
@@ -114,8 +123,6 @@ func (w *worker) see(held runtime.Held) {
 // observe brings everything else up to date.
 func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 	w.mu.Lock()
-	resynced := w.resynced
-	w.resynced = false
 	stopping := maps.Clone(w.stopping)
 	w.mu.Unlock()
 
@@ -145,7 +152,7 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 		return
 	}
 	w.hostIPs()
-	if resynced && w.sourcesChanged(d) {
+	if w.sourcesChanged(d) {
 		w.reconsider(d)
 	}
 	if up && w.pod.Removing.IsZero() {

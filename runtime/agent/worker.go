@@ -33,7 +33,6 @@ type worker struct {
 	listed   bool
 	stopping map[string]bool
 	exits    map[string]chan struct{}
-	resynced bool
 	removal  context.CancelFunc // ends hooks that hold up a removal
 
 	// The rest belongs to run alone.
@@ -90,7 +89,6 @@ func (w *worker) poke() {
 // synced is called when the desired state was set.
 func (w *worker) synced() {
 	w.mu.Lock()
-	w.resynced = true
 	if w.removal != nil && w.a.desired.Removes(w.instance) {
 		w.removal()
 	}

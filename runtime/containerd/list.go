@@ -88,9 +88,6 @@ func (e *Engine) complete(held runtime.Held, c containers.Container, p *task.Pro
 			return held
 		}
 		held.State = runtime.ContainerExited
-		if held.Started.IsZero() {
-			held.Started = c.CreatedAt
-		}
 		held.Finished = p.ExitedAt.AsTime()
 		held.ExitCode = int32(p.ExitStatus)
 		held.Reason = e.endReason(held)
