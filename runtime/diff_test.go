@@ -87,75 +87,110 @@ func TestDecide(t *testing.T) {
 		want    []string
 		wake    time.Duration // 0: none
 	}{
-		{name: "a new pod waits for its image", desired: wanted(web),
+		{
+			name: "a new pod waits for its image", desired: wanted(web),
 			pod:  &runtime.ObservedPod{Instance: "i1"},
-			want: []string{"EnsureImage i1/app: the image is not on this machine"}},
-		{name: "a new pod with its image starts at once", desired: wanted(web),
+			want: []string{"EnsureImage i1/app: the image is not on this machine"},
+		},
+		{
+			name: "a new pod with its image starts at once", desired: wanted(web),
 			pod: &runtime.ObservedPod{Instance: "i1", Images: present("app")},
 			want: []string{
 				"MountVolumes i1: the pod is assigned to this node",
 				"CreateSandbox i1: the pod is assigned to this node",
 				"StartContainer i1/app attempt 0: the pod is assigned to this node",
-			}},
-		{name: "a running pod is left alone", desired: wanted(web), pod: ptr(settled(web, running("app", 0)))},
-		{name: "absence does not kill", desired: known, pod: ptr(settled(web, running("app", 0)))},
-		{name: "unknown desire removes nothing", pod: ptr(settled(web, exited("app", 0, 1, time.Second))),
-			change: func(p *runtime.ObservedPod) { p.Record = nil }},
-		{name: "the first restart is immediate", desired: wanted(web), pod: ptr(settled(web, exited("app", 0, 1, time.Second))),
+			},
+		},
+		{name: "a running pod is left alone", desired: wanted(web), pod: new(settled(web, running("app", 0)))},
+		{name: "absence does not kill", desired: known, pod: new(settled(web, running("app", 0)))},
+		{
+			name: "unknown desire removes nothing", pod: new(settled(web, exited("app", 0, 1, time.Second))),
+			change: func(p *runtime.ObservedPod) { p.Record = nil },
+		},
+		{
+			name: "the first restart is immediate", desired: wanted(web), pod: new(settled(web, exited("app", 0, 1, time.Second))),
 			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: time.Second,
-			want: []string{"StartContainer i1/app attempt 1: the container has ended and its policy is to restart"}},
-		{name: "the second restart waits 10 s", desired: wanted(web), pod: ptr(settled(web, exited("app", 1, 1, time.Second))),
-			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: 2 * time.Second, wake: 11 * time.Second},
-		{name: "and then comes", desired: wanted(web), pod: ptr(settled(web, exited("app", 1, 1, time.Second))),
+			want: []string{"StartContainer i1/app attempt 1: the container has ended and its policy is to restart"},
+		},
+		{
+			name: "the second restart waits 10 s", desired: wanted(web), pod: new(settled(web, exited("app", 1, 1, time.Second))),
+			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: 2 * time.Second, wake: 11 * time.Second,
+		},
+		{
+			name: "and then comes", desired: wanted(web), pod: new(settled(web, exited("app", 1, 1, time.Second))),
 			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: 11 * time.Second,
-			want: []string{"StartContainer i1/app attempt 2: the container has ended and its policy is to restart"}},
-		{name: "ten minutes of running forgive", desired: wanted(web), pod: ptr(settled(web, exited("app", 6, 1, 10*time.Minute))),
+			want: []string{"StartContainer i1/app attempt 2: the container has ended and its policy is to restart"},
+		},
+		{
+			name: "ten minutes of running forgive", desired: wanted(web), pod: new(settled(web, exited("app", 6, 1, 10*time.Minute))),
 			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: 10 * time.Minute,
-			want: []string{"StartContainer i1/app attempt 7: the container has ended and its policy is to restart"}},
-		{name: "an unwanted crashed pod is still restarted", desired: known, pod: ptr(settled(web, exited("app", 0, 1, time.Second))),
+			want: []string{"StartContainer i1/app attempt 7: the container has ended and its policy is to restart"},
+		},
+		{
+			name: "an unwanted crashed pod is still restarted", desired: known, pod: new(settled(web, exited("app", 0, 1, time.Second))),
 			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: time.Second,
-			want: []string{"StartContainer i1/app attempt 1: the container has ended and its policy is to restart"}},
-		{name: "a finished pod gives its network back", desired: wanted(job), pod: ptr(settled(job, exited("app", 0, 0, time.Second))),
-			want: []string{"RemoveSandbox i1: the pod has finished"}},
-		{name: "removal stops first", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
-			pod:  ptr(settled(web, running("app", 0))),
-			want: []string{"StopContainer i1/app within 30s: the assignment was withdrawn"}},
-		{name: "removal waits for the stop", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
-			pod:    ptr(settled(web, running("app", 0))),
-			change: func(p *runtime.ObservedPod) { p.Containers[0].Stopping = true }},
-		{name: "removal then removes", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
-			pod: ptr(settled(web, exited("app", 0, 143, time.Second))),
+			want: []string{"StartContainer i1/app attempt 1: the container has ended and its policy is to restart"},
+		},
+		{
+			name: "a finished pod gives its network back", desired: wanted(job), pod: new(settled(job, exited("app", 0, 0, time.Second))),
+			want: []string{"RemoveSandbox i1: the pod has finished"},
+		},
+		{
+			name: "removal stops first", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
+			pod:  new(settled(web, running("app", 0))),
+			want: []string{"StopContainer i1/app within 30s: the assignment was withdrawn"},
+		},
+		{
+			name: "removal waits for the stop", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
+			pod:    new(settled(web, running("app", 0))),
+			change: func(p *runtime.ObservedPod) { p.Containers[0].Stopping = true },
+		},
+		{
+			name: "removal then removes", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
+			pod: new(settled(web, exited("app", 0, 143, time.Second))),
 			want: []string{
 				"RemoveContainer i1/app: the assignment was withdrawn",
 				"RemoveSandbox i1: the assignment was withdrawn",
 				"RemovePod i1: the assignment was withdrawn",
-			}},
-		{name: "a removal that has begun is finished, whatever is desired", desired: runtime.Desired{},
-			pod:    ptr(settled(web)),
+			},
+		},
+		{
+			name: "a removal that has begun is finished, whatever is desired", desired: runtime.Desired{},
+			pod:    new(settled(web)),
 			change: func(p *runtime.ObservedPod) { p.Removing = t0 },
-			want:   []string{"RemoveSandbox i1: the assignment was withdrawn", "RemovePod i1: the assignment was withdrawn"}},
-		{name: "remains that nobody wants are cleared", desired: known, pod: ptr(settled(web)),
+			want:   []string{"RemoveSandbox i1: the assignment was withdrawn", "RemovePod i1: the assignment was withdrawn"},
+		},
+		{
+			name: "remains that nobody wants are cleared", desired: known, pod: new(settled(web)),
 			want: []string{
 				"RemoveSandbox i1: nothing of the pod runs and no assignment names it",
 				"RemovePod i1: nothing of the pod runs and no assignment names it",
-			}},
-		{name: "init containers run one by one", desired: wanted(staged),
-			pod:    ptr(settled(staged, asInit(exited("a", 0, 0, time.Second)))),
+			},
+		},
+		{
+			name: "init containers run one by one", desired: wanted(staged),
+			pod:    new(settled(staged, asInit(exited("a", 0, 0, time.Second)))),
 			change: func(p *runtime.ObservedPod) { p.Images = present("a", "b", "app") },
-			want:   []string{"StartContainer i1/b attempt 0: it is the next init container"}},
-		{name: "a running init container needs no image", desired: wanted(staged),
-			pod:    ptr(settled(staged, asInit(running("a", 0)))),
-			change: func(p *runtime.ObservedPod) { p.Images = present("b", "app") }},
-		{name: "a new sandbox initializes again", desired: wanted(staged),
-			pod: ptr(settled(staged, asInit(exited("a", 0, 0, time.Second)), exited("app", 0, 137, time.Hour), asInit(exited("b", 0, 0, time.Second)))),
+			want:   []string{"StartContainer i1/b attempt 0: it is the next init container"},
+		},
+		{
+			name: "a running init container needs no image", desired: wanted(staged),
+			pod:    new(settled(staged, asInit(running("a", 0)))),
+			change: func(p *runtime.ObservedPod) { p.Images = present("b", "app") },
+		},
+		{
+			name: "a new sandbox initializes again", desired: wanted(staged),
+			pod: new(settled(staged, asInit(exited("a", 0, 0, time.Second)), exited("app", 0, 137, time.Hour), asInit(exited("b", 0, 0, time.Second)))),
 			change: func(p *runtime.ObservedPod) {
 				p.Images, p.Sandbox = present("a", "b", "app"), runtime.Sandbox{}
 			},
 			want: []string{
 				"CreateSandbox i1: the pod's network is gone",
 				"StartContainer i1/a attempt 1: the container ended with the pod's network",
-			}},
-		{name: "a half-made sandbox is made anew", desired: wanted(web), pod: ptr(settled(web)),
+			},
+		},
+		{
+			name: "a half-made sandbox is made anew", desired: wanted(web), pod: new(settled(web)),
 			change: func(p *runtime.ObservedPod) {
 				p.Images, p.Sandbox.State = present("app"), runtime.SandboxBroken
 			},
@@ -163,18 +198,23 @@ func TestDecide(t *testing.T) {
 				"RemoveSandbox i1: the pod's network is half made",
 				"CreateSandbox i1: the pod is assigned to this node",
 				"StartContainer i1/app attempt 0: the pod is assigned to this node",
-			}},
-		{name: "liveness stops what runs", desired: wanted(web), pod: ptr(settled(web, running("app", 0))),
+			},
+		},
+		{
+			name: "liveness stops what runs", desired: wanted(web), pod: new(settled(web, running("app", 0))),
 			change: func(p *runtime.ObservedPod) {
 				p.Record.Object.Spec.Containers[0].LivenessProbe = &corev1.Probe{}
 				p.Probes = map[string]runtime.Probes{"app": {Unhealthy: "Liveness"}}
 			},
-			want: []string{"StopContainer i1/app within 30s: the liveness probe failed"}},
-		{name: "old attempts are collected, the last one stays", desired: wanted(web),
-			pod: ptr(settled(web, exited("app", 0, 1, 0), exited("app", 1, 1, 0), running("app", 2))),
+			want: []string{"StopContainer i1/app within 30s: the liveness probe failed"},
+		},
+		{
+			name: "old attempts are collected, the last one stays", desired: wanted(web),
+			pod: new(settled(web, exited("app", 0, 1, 0), exited("app", 1, 1, 0), running("app", 2))),
 			want: []string{
 				"RemoveContainer i1/app: a newer attempt of the container has ended",
-			}},
+			},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.change != nil {
@@ -198,8 +238,6 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func TestDecideNothingWithoutTheEngine(t *testing.T) {
 	web := aPod("i1", corev1.RestartPolicyAlways, "app")

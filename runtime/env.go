@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -207,9 +208,7 @@ func SecretData(s *corev1.Secret) map[string][]byte {
 		return s.Data
 	}
 	out := make(map[string][]byte, len(s.Data)+len(s.StringData))
-	for k, v := range s.Data {
-		out[k] = v
-	}
+	maps.Copy(out, s.Data)
 	for k, v := range s.StringData {
 		out[k] = []byte(v)
 	}

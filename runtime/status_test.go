@@ -61,31 +61,55 @@ func TestStatus(t *testing.T) {
 			p.Failures = map[string]runtime.Failure{"app": {Reason: "CreateContainerConfigError"}}
 		}, "Pending app=waiting:CreateContainerConfigError PodReadyToStartContainers Initialized"},
 		{"running, not probed yet", settled(web, running("app", 0)), nil, "Running app=running PodReadyToStartContainers Initialized"},
-		{"ready", settled(web, running("app", 0)), func(p *runtime.ObservedPod) { p.Probes = ready },
-			"Running app=running+ PodReadyToStartContainers Initialized Ready ContainersReady"},
-		{"going", settled(web, running("app", 0)), func(p *runtime.ObservedPod) { p.Probes, p.Removing = ready, t0 },
-			"Running app=running+ PodReadyToStartContainers Initialized ContainersReady"},
-		{"just crashed", settled(web, exited("app", 0, 1, time.Second)), nil,
-			"Running app=ended:Error PodReadyToStartContainers Initialized"},
-		{"crash loop", settled(web, exited("app", 3, 1, time.Second)), nil,
-			"Running app=waiting:CrashLoopBackOff(after Error) PodReadyToStartContainers Initialized"},
-		{"restarted", settled(web, exited("app", 0, 137, time.Second), running("app", 1)), nil,
-			"Running app=running(after Error) PodReadyToStartContainers Initialized"},
-		{"first init container runs", settled(staged, asInit(running("a", 0))), nil,
-			"Pending a=running b=waiting:PodInitializing app=waiting:PodInitializing PodReadyToStartContainers"},
-		{"init container fails", settled(staged, asInit(exited("a", 2, 1, time.Second))), nil,
-			"Pending a=waiting:CrashLoopBackOff(after Error) b=waiting:PodInitializing app=waiting:PodInitializing PodReadyToStartContainers"},
-		{"initialized", settled(staged, asInit(exited("a", 0, 0, time.Second)), asInit(exited("b", 0, 0, time.Second))), nil,
-			"Pending a=ended:Completed+ b=ended:Completed+ app=waiting:ContainerCreating PodReadyToStartContainers Initialized"},
-		{"one of two has ended", settled(job, exited("app", 0, 0, time.Second), running("side", 0)), nil,
-			"Running app=ended:Completed side=running PodReadyToStartContainers Initialized"},
-		{"succeeded", settled(job, exited("app", 0, 0, time.Second), exited("side", 0, 0, time.Second)),
+		{
+			"ready", settled(web, running("app", 0)), func(p *runtime.ObservedPod) { p.Probes = ready },
+			"Running app=running+ PodReadyToStartContainers Initialized Ready ContainersReady",
+		},
+		{
+			"going", settled(web, running("app", 0)), func(p *runtime.ObservedPod) { p.Probes, p.Removing = ready, t0 },
+			"Running app=running+ PodReadyToStartContainers Initialized ContainersReady",
+		},
+		{
+			"just crashed", settled(web, exited("app", 0, 1, time.Second)), nil,
+			"Running app=ended:Error PodReadyToStartContainers Initialized",
+		},
+		{
+			"crash loop", settled(web, exited("app", 3, 1, time.Second)), nil,
+			"Running app=waiting:CrashLoopBackOff(after Error) PodReadyToStartContainers Initialized",
+		},
+		{
+			"restarted", settled(web, exited("app", 0, 137, time.Second), running("app", 1)), nil,
+			"Running app=running(after Error) PodReadyToStartContainers Initialized",
+		},
+		{
+			"first init container runs", settled(staged, asInit(running("a", 0))), nil,
+			"Pending a=running b=waiting:PodInitializing app=waiting:PodInitializing PodReadyToStartContainers",
+		},
+		{
+			"init container fails", settled(staged, asInit(exited("a", 2, 1, time.Second))), nil,
+			"Pending a=waiting:CrashLoopBackOff(after Error) b=waiting:PodInitializing app=waiting:PodInitializing PodReadyToStartContainers",
+		},
+		{
+			"initialized", settled(staged, asInit(exited("a", 0, 0, time.Second)), asInit(exited("b", 0, 0, time.Second))), nil,
+			"Pending a=ended:Completed+ b=ended:Completed+ app=waiting:ContainerCreating PodReadyToStartContainers Initialized",
+		},
+		{
+			"one of two has ended", settled(job, exited("app", 0, 0, time.Second), running("side", 0)), nil,
+			"Running app=ended:Completed side=running PodReadyToStartContainers Initialized",
+		},
+		{
+			"succeeded", settled(job, exited("app", 0, 0, time.Second), exited("side", 0, 0, time.Second)),
 			func(p *runtime.ObservedPod) { p.Sandbox = runtime.Sandbox{} },
-			"Succeeded app=ended:Completed side=ended:Completed Initialized"},
-		{"failed", settled(job, exited("app", 0, 0, time.Second), exited("side", 0, 9, time.Second)), nil,
-			"Failed app=ended:Completed side=ended:Error PodReadyToStartContainers Initialized"},
-		{"retrying", settled(retry, exited("app", 1, 1, time.Second)), nil,
-			"Running app=waiting:CrashLoopBackOff(after Error) PodReadyToStartContainers Initialized"},
+			"Succeeded app=ended:Completed side=ended:Completed Initialized",
+		},
+		{
+			"failed", settled(job, exited("app", 0, 0, time.Second), exited("side", 0, 9, time.Second)), nil,
+			"Failed app=ended:Completed side=ended:Error PodReadyToStartContainers Initialized",
+		},
+		{
+			"retrying", settled(retry, exited("app", 1, 1, time.Second)), nil,
+			"Running app=waiting:CrashLoopBackOff(after Error) PodReadyToStartContainers Initialized",
+		},
 		{"past its deadline", settled(web, exited("app", 0, 137, time.Second)), func(p *runtime.ObservedPod) {
 			second := int64(1)
 			own := *p.Record
@@ -174,10 +198,14 @@ func TestQOSAndLimits(t *testing.T) {
 		want             runtime.Resources
 	}{
 		{"none", nil, nil, corev1.PodQOSBestEffort, runtime.Resources{CPUShares: 2, OOMScoreAdj: 1000}},
-		{"guaranteed", list("500m", "1Gi"), list("500m", "1Gi"), corev1.PodQOSGuaranteed,
-			runtime.Resources{CPUShares: 512, CPUQuota: 50_000, MemoryLimit: 1 << 30, OOMScoreAdj: -997}},
-		{"burstable", list("250m", "1Gi"), list("", "2Gi"), corev1.PodQOSBurstable,
-			runtime.Resources{CPUShares: 256, MemoryLimit: 2 << 30, OOMScoreAdj: 750}},
+		{
+			"guaranteed", list("500m", "1Gi"), list("500m", "1Gi"), corev1.PodQOSGuaranteed,
+			runtime.Resources{CPUShares: 512, CPUQuota: 50_000, MemoryLimit: 1 << 30, OOMScoreAdj: -997},
+		},
+		{
+			"burstable", list("250m", "1Gi"), list("", "2Gi"), corev1.PodQOSBurstable,
+			runtime.Resources{CPUShares: 256, MemoryLimit: 2 << 30, OOMScoreAdj: 750},
+		},
 		{"a tiny request", list("1m", "1"), nil, corev1.PodQOSBurstable, runtime.Resources{CPUShares: 2, OOMScoreAdj: 999}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -168,10 +168,7 @@ func (m *machine) benchKills(b *testing.B, work string) {
 	var seconds []float64
 	for i := range rounds {
 		name := fmt.Sprintf("one%d", i)
-		var status struct {
-			ContainerStatuses []struct{ ContainerID string }
-		}
-		status = mustJSON[struct {
+		status := mustJSON[struct {
 			ContainerStatuses []struct{ ContainerID string }
 		}](b, m.field("{.status}", "get", "pod", name))
 		id := strings.TrimPrefix(status.ContainerStatuses[0].ContainerID, "containerd://")
@@ -214,7 +211,7 @@ func rssMiB(b *testing.B, pid int) float64 {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, line := range strings.Split(string(raw), "\n") {
+	for line := range strings.SplitSeq(string(raw), "\n") {
 		if words := strings.Fields(line); len(words) > 1 && words[0] == "VmRSS:" {
 			kib, _ := strconv.ParseFloat(words[1], 64)
 			return kib / 1024

@@ -110,7 +110,7 @@ func freePort(t testing.TB) int {
 func program(t testing.TB) string { return testenv.Program(t, "github.com/shoal-dev/shoal/cmd/shoal") }
 
 // args are the flags that all commands about this machine share.
-func (m *machine) args(command string, more ...string) []string {
+func (m *machine) args(command string) []string {
 	out := []string{command, "--state", m.state, "--run", m.run}
 	switch command {
 	case "run":
@@ -122,7 +122,7 @@ func (m *machine) args(command string, more ...string) []string {
 	case "kubeconfig":
 		out = append(out, "--api-listen", fmt.Sprintf("127.0.0.1:%d", m.port))
 	}
-	return append(out, more...)
+	return out
 }
 
 // start starts the daemon on a repository and waits until it answers.
@@ -201,10 +201,10 @@ func (m *machine) daemonLog() string {
 }
 
 // shoal runs a command of the program about this machine.
-func (m *machine) shoal(command string, more ...string) (string, error) {
+func (m *machine) shoal(command string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program(m.t), m.args(command, more...)...)
+	cmd := exec.CommandContext(ctx, program(m.t), m.args(command)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

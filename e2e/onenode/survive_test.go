@@ -115,7 +115,7 @@ func (m *machine) traces() []string {
 		if err != nil {
 			m.t.Fatalf("%s: %v", command, err)
 		}
-		for _, line := range strings.Split(string(raw), "\n") {
+		for line := range strings.SplitSeq(string(raw), "\n") {
 			if line != "" {
 				out = append(out, what+" "+line)
 			}
@@ -125,7 +125,7 @@ func (m *machine) traces() []string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(mounts), "\n") {
+	for line := range strings.SplitSeq(string(mounts), "\n") {
 		if words := strings.Fields(line); len(words) > 2 && strings.Contains(words[1], filepath.Dir(m.state)) {
 			out = append(out, "mount "+words[1]+" "+words[2])
 		}

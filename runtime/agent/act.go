@@ -149,7 +149,7 @@ func (w *worker) mountVolumes(d runtime.Desired) error {
 			Reason: "FailedMount", Message: err.Error(), Count: count,
 			Retry: time.Now().Add(min(2*time.Minute, time.Second<<min(count, 7))),
 		}
-		w.tell(corev1.EventTypeWarning, "FailedMount", "", "MountVolume.SetUp failed for "+err.Error())
+		w.tell("FailedMount", "", "MountVolume.SetUp failed for "+err.Error())
 		return fmt.Errorf("%w: %w", errNoted, err)
 	}
 	w.pod.Volumes = runtime.Volumes{Ready: true}
@@ -270,7 +270,7 @@ func (w *worker) sandboxFailed(err error) error {
 		Reason: "FailedCreatePodSandBox", Message: err.Error(), Count: count,
 		Retry: time.Now().Add(min(time.Minute, time.Second<<min(count, 6))),
 	}}
-	w.tell(corev1.EventTypeWarning, "FailedCreatePodSandBox", "", "Failed to create pod sandbox: "+err.Error())
+	w.tell("FailedCreatePodSandBox", "", "Failed to create pod sandbox: "+err.Error())
 	return fmt.Errorf("%w: %w", errNoted, err)
 }
 

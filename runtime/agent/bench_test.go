@@ -50,7 +50,7 @@ func BenchmarkKilled(b *testing.B) {
 		p := pod(fmt.Sprint("p", i), "exec sleep 1000")
 		h.run(p)
 		h.eventually(p, soon, "ready", ready)
-		pid := h.pid(p, "app")
+		pid := h.pid(p)
 		b.StartTimer()
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			b.Fatal(err)

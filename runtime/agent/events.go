@@ -30,14 +30,14 @@ func (w *worker) event(kind, reason, container, message string) {
 	w.a.record(w.regards(container), kind, reason, message)
 }
 
-// tell is like event, but says the same thing only once in a row.
-func (w *worker) tell(kind, reason, container, message string) {
+// tell is like event for warnings, but says the same thing only once in a row.
+func (w *worker) tell(reason, container, message string) {
 	key := reason + "/" + container
 	if w.told[key] == message {
 		return
 	}
 	w.told[key] = message
-	w.event(kind, reason, container, message)
+	w.event(corev1.EventTypeWarning, reason, container, message)
 }
 
 func (a *Agent) record(regards corev1.ObjectReference, kind, reason, message string) {

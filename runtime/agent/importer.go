@@ -164,7 +164,7 @@ func (im *importer) load(ctx context.Context, name string) (names []string, done
 	if err != nil {
 		return nil, errors.Is(err, fs.ErrNotExist)
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // only read
 	regards := corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: im.a.cfg.Node}
 	names, err = im.a.cfg.Engine.Import(ctx, file)
 	switch {

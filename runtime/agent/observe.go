@@ -156,7 +156,7 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 		w.reconsider(d)
 	}
 	if up && w.pod.Removing.IsZero() {
-		w.images(ctx, d)
+		w.images(ctx)
 		w.probes(ctx)
 	}
 	w.save()
@@ -200,7 +200,7 @@ func (w *worker) reconsider(d runtime.Desired) {
 		return
 	}
 	if _, err := w.a.volumes.Update(w.sources(d)); err != nil {
-		w.tell(corev1.EventTypeWarning, "FailedMount", "", err.Error())
+		w.tell("FailedMount", "", err.Error())
 	}
 }
 
@@ -211,7 +211,7 @@ func (w *worker) sources(d runtime.Desired) runtime.Sources {
 }
 
 // images observes the images of containers that do not run.
-func (w *worker) images(ctx context.Context, d runtime.Desired) {
+func (w *worker) images(ctx context.Context) {
 	spec := &w.object.Object.Spec
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
@@ -284,7 +284,7 @@ func (w *worker) remember(ctx context.Context, wake time.Time) time.Time {
 		}
 		if err != nil && !errors.Is(err, runtime.ErrNotFound) && ctx.Err() == nil {
 			w.unrecorded = append(w.unrecorded, c)
-			w.tell(corev1.EventTypeWarning, "Failed", c.Name, err.Error())
+			w.tell("Failed", c.Name, err.Error())
 			again := time.Now().Add(2 * time.Second)
 			if wake.IsZero() || again.Before(wake) {
 				wake = again

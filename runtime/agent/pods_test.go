@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	maps0 "maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,11 +57,11 @@ func (h *house) says(p runtime.Pod, container, text string) {
 	})
 }
 
-func terminated(s corev1.PodStatus, i int) *corev1.ContainerStateTerminated {
-	if len(s.ContainerStatuses) <= i {
+func terminated(s corev1.PodStatus) *corev1.ContainerStateTerminated {
+	if len(s.ContainerStatuses) == 0 {
 		return nil
 	}
-	return s.ContainerStatuses[i].State.Terminated
+	return s.ContainerStatuses[0].State.Terminated
 }
 
 func waits(reason string) func(corev1.PodStatus) bool {
@@ -69,15 +71,15 @@ func waits(reason string) func(corev1.PodStatus) bool {
 	}
 }
 
-// pid returns the process of a pod's container, found by its cgroup.
-func (h *house) pid(p runtime.Pod, container string) int {
+// pid returns the process of a pod's container app, found by its cgroup.
+func (h *house) pid(p runtime.Pod) int {
 	h.t.Helper()
-	files, err := filepath.Glob("/sys/fs/cgroup/pids/shoal/" + p.Instance() + "/" + container + ".*/cgroup.procs")
+	files, err := filepath.Glob("/sys/fs/cgroup/pids/shoal/" + p.Instance() + "/app.*/cgroup.procs")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	for i := len(files) - 1; i >= 0; i-- {
-		b, _ := os.ReadFile(files[i])
+	for _, file := range slices.Backward(files) {
+		b, _ := os.ReadFile(file)
 		var pid int
 		if _, err := fmt.Sscan(string(b), &pid); err == nil {
 			return pid
@@ -100,10 +102,19 @@ func TestPod(t *testing.T) {
 		name string
 		run  func(*house, *testing.T)
 	}{
-		{"restarts", testRestart}, {"init and shared namespaces", testInit}, {"environment", testEnvironment},
-		{"volumes", testVolumes}, {"configuration appears", testConfigAppears}, {"once", testOnce},
-		{"cannot run", testCannotRun}, {"out of memory", testOOM}, {"probes", testProbes}, {"hooks and grace", testHooks},
-		{"host network", testHostNetwork}, {"security", testSecurity}, {"follow", testFollow},
+		{"restarts", testRestart},
+		{"init and shared namespaces", testInit},
+		{"environment", testEnvironment},
+		{"volumes", testVolumes},
+		{"configuration appears", testConfigAppears},
+		{"once", testOnce},
+		{"cannot run", testCannotRun},
+		{"out of memory", testOOM},
+		{"probes", testProbes},
+		{"hooks and grace", testHooks},
+		{"host network", testHostNetwork},
+		{"security", testSecurity},
+		{"follow", testFollow},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			outer := h.t
@@ -169,7 +180,7 @@ func testRestart(h *house, t *testing.T) {
 	h.run(p)
 	h.eventually(p, soon, "ready", ready)
 	h.says(p, "app", "attempt\n")
-	pid := h.pid(p, "app")
+	pid := h.pid(p)
 	begin := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -187,7 +198,7 @@ func testRestart(h *house, t *testing.T) {
 		t.Errorf("previous log: got %q", got)
 	}
 	// The second crash backs off.
-	if err := syscall.Kill(h.pid(p, "app"), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(h.pid(p), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	s = h.eventually(p, soon, "backing off", waits("CrashLoopBackOff"))
@@ -238,8 +249,10 @@ func testEnvironment(h *house, t *testing.T) {
 		c.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi"), corev1.ResourceCPU: resource.MustParse("500m")}
 		c.EnvFrom = []corev1.EnvFromSource{{Prefix: "CFG_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}}}
 		c.Env = []corev1.EnvVar{
-			{Name: "PLAIN", Value: "x"}, {Name: "REF", Value: "<$(PLAIN)-$(CFG_color)>"},
-			{Name: "IP", ValueFrom: field("status.podIP")}, {Name: "NODE", ValueFrom: field("spec.nodeName")},
+			{Name: "PLAIN", Value: "x"},
+			{Name: "REF", Value: "<$(PLAIN)-$(CFG_color)>"},
+			{Name: "IP", ValueFrom: field("status.podIP")},
+			{Name: "NODE", ValueFrom: field("spec.nodeName")},
 			{Name: "LABEL", ValueFrom: field("metadata.labels['app']")},
 			{Name: "SECRET", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "keys"}, Key: "password"}}},
 			{Name: "CPU", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu", Divisor: resource.MustParse("1m")}}},
@@ -273,8 +286,11 @@ func testVolumes(h *house, t *testing.T) {
 			}}}},
 		}
 		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{
-			{Name: "config", MountPath: "/config"}, {Name: "secret", MountPath: "/secret"}, {Name: "memory", MountPath: "/memory"},
-			{Name: "projected", MountPath: "/projected"}, {Name: "disk", MountPath: "/sub", SubPath: "a/b"},
+			{Name: "config", MountPath: "/config"},
+			{Name: "secret", MountPath: "/secret"},
+			{Name: "memory", MountPath: "/memory"},
+			{Name: "projected", MountPath: "/projected"},
+			{Name: "disk", MountPath: "/sub", SubPath: "a/b"},
 			{Name: "config", MountPath: "/one", SubPath: "color"},
 		}
 	})
@@ -304,9 +320,7 @@ func testConfigAppears(h *house, t *testing.T) {
 		t.Errorf("message: got %q", got)
 	}
 	maps := map[types.NamespacedName]*corev1.ConfigMap{{Namespace: "default", Name: "late"}: {Data: map[string]string{"k": "here"}}}
-	for k, v := range h.desired.ConfigMaps {
-		maps[k] = v
-	}
+	maps0.Copy(maps, h.desired.ConfigMaps)
 	h.desired.ConfigMaps = maps
 	h.agent.Sync(h.desired)
 	h.eventually(p, soon, "ready", ready)
@@ -318,12 +332,12 @@ func testOnce(h *house, t *testing.T) {
 	good, bad := pod("good", "echo done; echo all well > /dev/termination-log", never), pod("bad", "exit 3", never)
 	h.run(good, bad)
 	s := h.eventually(good, soon, "succeeded", func(s corev1.PodStatus) bool { return s.Phase == corev1.PodSucceeded })
-	if e := terminated(s, 0); e == nil || e.Reason != "Completed" || e.Message != "all well\n" {
+	if e := terminated(s); e == nil || e.Reason != "Completed" || e.Message != "all well\n" {
 		t.Errorf("ended: got %+v", e)
 	}
 	h.says(good, "app", "done\n")
 	s = h.eventually(bad, soon, "failed", func(s corev1.PodStatus) bool { return s.Phase == corev1.PodFailed })
-	if e := terminated(s, 0); e == nil || e.Reason != "Error" || e.ExitCode != 3 {
+	if e := terminated(s); e == nil || e.Reason != "Error" || e.ExitCode != 3 {
 		t.Errorf("ended: got %+v", e)
 	}
 	for _, state := range h.agent.States().Pods {
@@ -358,7 +372,7 @@ func testOOM(h *house, t *testing.T) {
 	})
 	h.run(p)
 	s := h.eventually(p, soon, "failed", func(s corev1.PodStatus) bool { return s.Phase == corev1.PodFailed })
-	if e := terminated(s, 0); e == nil || e.Reason != "OOMKilled" || e.ExitCode != 137 {
+	if e := terminated(s); e == nil || e.Reason != "OOMKilled" || e.ExitCode != 137 {
 		t.Errorf("ended: got %+v", e)
 	}
 }
@@ -379,7 +393,7 @@ func testProbes(h *house, t *testing.T) {
 	})
 	h.run(p)
 	h.eventually(p, soon, "ready", ready)
-	pid := h.pid(p, "app")
+	pid := h.pid(p)
 	root := fmt.Sprintf("/proc/%d/root", pid)
 	if err := os.Remove(root + "/www/index.html"); err != nil {
 		t.Fatal(err)

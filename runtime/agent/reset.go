@@ -34,7 +34,7 @@ func Reset(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer engine.Close()
+	defer engine.Close() //nolint:errcheck // everything that mattered is done
 	step("remove containers and images", engine.Reset(ctx))
 	for _, dir := range []string{filepath.Join(cfg.StateDir, "pods"), filepath.Join(cfg.RunDir, "pods")} {
 		entries, _ := os.ReadDir(dir)

@@ -68,7 +68,7 @@ func (w *worker) notCreated(ctx context.Context, c *corev1.Container, spec runti
 	if errors.Is(err, runtime.ErrStart) {
 		// The engine holds it as one that has ended: the crash loop's rules apply.
 		w.look(spec.ID)
-		w.tell(corev1.EventTypeWarning, "Failed", c.Name, "Error: "+err.Error())
+		w.tell("Failed", c.Name, "Error: "+err.Error())
 		_ = w.a.cfg.Logs.Close(ctx, spec.ID)
 		return w.connected(ctx)
 	}
@@ -96,7 +96,7 @@ func (w *worker) startFailed(c *corev1.Container, reason string, err error) erro
 	w.pod.Failures[c.Name] = runtime.Failure{
 		Reason: reason, Message: err.Error(), Count: count, Retry: time.Now().Add(wait),
 	}
-	w.tell(corev1.EventTypeWarning, "Failed", c.Name, "Error: "+err.Error())
+	w.tell("Failed", c.Name, "Error: "+err.Error())
 	return fmt.Errorf("%w: %w", errNoted, err)
 }
 

@@ -65,7 +65,7 @@ func TestDaemonRestart(t *testing.T) {
 	before := h.eventually(p, soon, "ready", ready)
 	h.eventually(q, soon, "failed", func(s corev1.PodStatus) bool { return s.Phase == corev1.PodFailed })
 	h.says(p, "app", "line 3\n")
-	pid := h.pid(p, "app")
+	pid := h.pid(p)
 	h.stop()
 
 	begin := time.Now()
@@ -85,11 +85,11 @@ func TestDaemonRestart(t *testing.T) {
 		t.Errorf("not ready during adoption: %s", seen[0])
 	}
 	h.numbered(p)
-	if got := h.pid(p, "app"); got != pid {
+	if got := h.pid(p); got != pid {
 		t.Errorf("process: got %d, want %d", got, pid)
 	}
 	s := h.status(q)
-	if e := terminated(s, 0); e == nil || e.ExitCode != 3 || e.Reason != "Error" {
+	if e := terminated(s); e == nil || e.ExitCode != 3 || e.Reason != "Error" {
 		t.Errorf("the job's end was forgotten: %+v", s)
 	}
 	h.removeAll()
@@ -138,7 +138,7 @@ func TestContainerdRestart(t *testing.T) {
 	}
 	h.says(p, "app", "line 40\n")
 	h.numbered(p)
-	if err := syscall.Kill(h.pid(p, "app"), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(h.pid(p), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	h.eventually(p, soon, "restarted", func(s corev1.PodStatus) bool { return s.ContainerStatuses[0].RestartCount == 1 && ready(s) })
@@ -224,7 +224,7 @@ func (h *house) killShims() {
 			if _, err := fmt.Sscanf(e, "/proc/%d/", &pid); err == nil {
 				children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 				_ = syscall.Kill(pid, syscall.SIGKILL)
-				for _, c := range strings.Fields(string(children)) {
+				for c := range strings.FieldsSeq(string(children)) {
 					var child int
 					if _, err := fmt.Sscan(c, &child); err == nil {
 						_ = syscall.Kill(child, syscall.SIGKILL)

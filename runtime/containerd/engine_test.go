@@ -41,7 +41,7 @@ func newEngine(t *testing.T) (e *containerd.Engine, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	names, err := e.Import(t.Context(), f)
 	if err != nil || len(names) != 1 || names[0] != image {
 		t.Fatalf("import: got %q, %v", names, err)

@@ -67,8 +67,10 @@ func TestUser(t *testing.T) {
 		{name: "a name and a group", image: "redis:disk", want: specs.User{UID: 999, GID: 6, AdditionalGids: []uint32{6}}},
 		{name: "a number", image: "4242", want: specs.User{UID: 4242, AdditionalGids: []uint32{0}}},
 		{name: "numbers", image: "4242:17", want: specs.User{UID: 4242, GID: 17, AdditionalGids: []uint32{17}}},
-		{name: "the pod's word over the image's", security: runtime.Security{User: number(999), Groups: []int64{2000}}, image: "root",
-			want: specs.User{UID: 999, GID: 1000, AdditionalGids: []uint32{6, 1000, 2000}}},
+		{
+			name: "the pod's word over the image's", security: runtime.Security{User: number(999), Groups: []int64{2000}}, image: "root",
+			want: specs.User{UID: 999, GID: 1000, AdditionalGids: []uint32{6, 1000, 2000}},
+		},
 		{name: "the pod's group", security: runtime.Security{User: number(5), Group: number(50)}, want: specs.User{UID: 5, GID: 50, AdditionalGids: []uint32{50}}},
 		{name: "an unknown name", image: "nobody", err: `the image has no user "nobody"`},
 		{name: "root where that is forbidden", security: runtime.Security{NonRoot: true}, err: "will run as root"},

@@ -176,7 +176,7 @@ func readLayer(dir, name string) (data []byte, found bool, err error) {
 	if err != nil {
 		return nil, true, nil
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // only read
 	data, err = io.ReadAll(io.LimitReader(file, maxUsers))
 	return data, true, err
 }

@@ -25,7 +25,7 @@ func Serve(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", cfg.Socket, err)
 	}
-	defer lock.Close()
+	defer lock.Close() //nolint:errcheck // the process ends
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("lock %s: another keeper serves it: %w", cfg.Socket, err)
 	}

@@ -129,6 +129,14 @@ func (k *Keeper) ensure(ctx context.Context) error {
 	return k.replay()
 }
 
+// describe says how a process ended, also when it did so of its own accord.
+func describe(err error) string {
+	if err == nil {
+		return "exit status 0"
+	}
+	return err.Error()
+}
+
 // start runs the keeper in a session of its own and waits until it answers.
 func (k *Keeper) start(ctx context.Context) error {
 	deadline := time.Now().Add(10 * time.Second)
@@ -140,7 +148,7 @@ func (k *Keeper) start(ctx context.Context) error {
 			return err
 		}
 		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
+		go func() { ended <- fmt.Errorf("%s ended: %s", k.program, describe(cmd.Wait())) }()
 		for {
 			if k.connect() == nil {
 				if reply, err := k.ask(keeper.Request{Verb: keeper.Ping}); err == nil && reply.Version == k.version {
@@ -152,7 +160,7 @@ func (k *Keeper) start(ctx context.Context) error {
 			select {
 			case err := <-ended:
 				if time.Now().After(deadline) {
-					return fmt.Errorf("it ended at once: %v", err)
+					return err
 				}
 			case <-ctx.Done():
 				return ctx.Err()

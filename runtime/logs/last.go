@@ -19,7 +19,7 @@ func Last(path string, lines int64, limit int) string {
 	if err != nil {
 		return ""
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // only read
 	if _, err := file.Seek(offset, io.SeekStart); err != nil {
 		return ""
 	}

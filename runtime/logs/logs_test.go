@@ -170,12 +170,12 @@ func TestKeeper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer out.Close()
+	defer out.Close() //nolint:errcheck // the test is over
 	errs, err := os.OpenFile(stderr, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer errs.Close()
+	defer errs.Close() //nolint:errcheck // the test is over
 	fmt.Fprintln(out, "one")
 	fmt.Fprintln(errs, "two")
 	holds(t, path, " stdout F one\n")
@@ -234,7 +234,7 @@ func TestKeeperReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer out.Close()
+	defer out.Close()                              //nolint:errcheck // the test is over
 	cfg.Program = append(slices.Clone(program), 0) // the same program, another sum
 	next, err := logs.StartKeeper(t.Context(), cfg)
 	if err != nil {

@@ -44,7 +44,7 @@ func Read(ctx context.Context, path string, opts Options) (io.ReadCloser, error)
 		if errors.Is(err, errLimit) || errors.Is(err, context.Canceled) {
 			err = nil
 		}
-		r.file.Close()
+		r.file.Close() //nolint:errcheck // only read
 		in.CloseWithError(err)
 	}()
 	return &pipe{PipeReader: out, cancel: cancel}, nil
@@ -110,7 +110,7 @@ func (r *reader) openAt(n int, offset int64) error {
 		return err
 	}
 	if _, err := file.Seek(offset, io.SeekStart); err != nil {
-		file.Close()
+		file.Close() //nolint:errcheck // only read
 		return err
 	}
 	r.file, r.index = file, n
@@ -123,7 +123,7 @@ func tail(path string, n int64) (offset, lines int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // only read
 	end, err := file.Seek(0, io.SeekEnd)
 	if err != nil || n == 0 {
 		return end, 0, err
@@ -223,14 +223,14 @@ func (r *reader) next() (bool, error) {
 	}
 	// What was written between our last read and the rotation comes first.
 	if rest, err := io.ReadAll(r.file); err == nil {
-		for _, line := range bytes.Split(rest, []byte("\n")) {
+		for line := range bytes.SplitSeq(rest, []byte("\n")) {
 			if err := r.write(line); err != nil {
-				file.Close()
+				file.Close() //nolint:errcheck // only read
 				return false, err
 			}
 		}
 	}
-	r.file.Close()
+	r.file.Close() //nolint:errcheck // only read
 	r.file = file
 	return true, nil
 }

@@ -96,7 +96,7 @@ func bind(namespace, path string) error {
 	if err != nil {
 		return err
 	}
-	file.Close()
+	file.Close() //nolint:errcheck // only a handle
 	if err := unix.Mount(namespace, path, "none", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("pin %s: %w", path, err)
 	}

@@ -40,14 +40,14 @@ func newNetwork(t *testing.T) (*Network, string) {
 	return n, dir
 }
 
-func links(t *testing.T, kind string) (names []string) {
+func links(t *testing.T) (names []string) {
 	t.Helper()
 	all, err := netlink.LinkList()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range all {
-		if l.Type() == kind {
+		if l.Type() == "veth" {
 			names = append(names, l.Attrs().Name)
 		}
 	}
@@ -78,8 +78,8 @@ func TestSandboxes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(ips) != 8 || len(links(t, "veth")) != 8 {
-		t.Errorf("addresses: %v, links: %v", ips, links(t, "veth"))
+	if len(ips) != 8 || len(links(t)) != 8 {
+		t.Errorf("addresses: %v, links: %v", ips, links(t))
 	}
 	// Another process sees the same.
 	again, err := New(n.cfg)
@@ -100,8 +100,8 @@ func TestSandboxes(t *testing.T) {
 		t.Errorf("swept: %q, %v", removed, err)
 	}
 	leases, _ := filepath.Glob(filepath.Join(dir, "cni", "leases", "shoal", "10.*"))
-	if len(leases) != 4 || len(links(t, "veth")) != 4 {
-		t.Errorf("leases: %q, links: %q", leases, links(t, "veth"))
+	if len(leases) != 4 || len(links(t)) != 4 {
+		t.Errorf("leases: %q, links: %q", leases, links(t))
 	}
 }
 
@@ -152,8 +152,8 @@ func TestInterrupted(t *testing.T) {
 			if err := n.Remove(t.Context(), "i"); err != nil {
 				t.Fatal(err)
 			}
-			if mounts := testenv.Mounts(dir); len(mounts) > 0 || len(links(t, "veth")) > 0 {
-				t.Errorf("left: %q %q", mounts, links(t, "veth"))
+			if mounts := testenv.Mounts(dir); len(mounts) > 0 || len(links(t)) > 0 {
+				t.Errorf("left: %q %q", mounts, links(t))
 			}
 		})
 	}
@@ -230,8 +230,12 @@ func TestPodResolv(t *testing.T) {
 		{"none", corev1.PodSpec{DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{
 			Nameservers: []string{"198.51.100.1"}, Searches: []string{"own"}, Options: []corev1.PodDNSConfigOption{{Name: "rotate", Value: &empty}},
 		}}, dns, Resolv{[]string{"198.51.100.1"}, []string{"own"}, []string{"rotate"}}},
-		{"own options win", corev1.PodSpec{DNSConfig: &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &five}}}}, dns,
-			Resolv{[]string{"10.96.0.10"}, cluster, []string{"ndots:2"}}},
+		{
+			"own options win",
+			corev1.PodSpec{DNSConfig: &corev1.PodDNSConfig{Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &five}}}},
+			dns,
+			Resolv{[]string{"10.96.0.10"}, cluster, []string{"ndots:2"}},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := PodResolv(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Spec: c.spec}, c.dns, node)

@@ -156,7 +156,7 @@ func health(ctx context.Context, t *target, action *corev1.GRPCAction) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the answer is known
 	request := &grpc_health_v1.HealthCheckRequest{}
 	if action.Service != nil {
 		request.Service = *action.Service

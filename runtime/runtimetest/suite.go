@@ -143,7 +143,7 @@ func testIdentity(t *testing.T, s suite) {
 
 func testEnd(t *testing.T, s suite) {
 	for code, reason := range map[int32]string{0: runtime.EndedCompleted, 3: runtime.EndedError} {
-		spec := s.run(t, "sh", "-c", "exit "+string('0'+rune(code)))
+		spec := s.run(t, "sh", "-c", "exit "+string('0'+code))
 		held := s.ends(t, spec.ID)
 		if held.ExitCode != code || held.Reason != reason || held.Recorded || held.Finished.Before(held.Started) {
 			t.Errorf("exit %d: got %+v", code, held.Container)

@@ -44,7 +44,7 @@ func mountsBelow(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	var out []string
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)

@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -77,9 +78,7 @@ func configMap(s runtime.Sources, out payload, name string, items []corev1.KeyTo
 		for k, v := range object.Data {
 			data[k] = []byte(v)
 		}
-		for k, v := range object.BinaryData {
-			data[k] = v
-		}
+		maps.Copy(data, object.BinaryData)
 	}
 	return take(out, "configmap", name, found, data, items, usual, optional)
 }

@@ -93,7 +93,7 @@ func (v *Volumes) bindSubPath(pod *corev1.Pod, volume *corev1.Volume, dir, sub, 
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // only a handle
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -130,7 +130,7 @@ func openBeneath(dir, path string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(root)
+	defer unix.Close(root) //nolint:errcheck // only a handle
 	return unix.Openat2(root, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,

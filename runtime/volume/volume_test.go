@@ -87,7 +87,7 @@ func TestProjections(t *testing.T) {
 			{Path: "cpu", ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "app", Resource: "limits.cpu"}},
 			{Path: "annotations", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations"}},
 		}}}},
-		corev1.Volume{Name: "none", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "absent", Optional: ptr(true)}}},
+		corev1.Volume{Name: "none", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "absent", Optional: new(true)}}},
 	)
 	s.Pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &group}
 	v, dir := prepared(t, s)
@@ -112,8 +112,6 @@ func TestProjections(t *testing.T) {
 		t.Errorf("update without a change: %t, %v", changed, err)
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // A change arrives as a whole: a reader that holds ..data sees one version only.
 func TestUpdateIsAtomic(t *testing.T) {
@@ -289,10 +287,17 @@ func TestHostPath(t *testing.T) {
 		kind corev1.HostPathType
 		ok   bool
 	}{
-		{dir, corev1.HostPathDirectory, true}, {file, corev1.HostPathDirectory, false}, {dir + "/no", corev1.HostPathDirectory, false},
-		{file, corev1.HostPathFile, true}, {dir, corev1.HostPathFile, false}, {dir + "/new", corev1.HostPathFileOrCreate, true},
-		{dir + "/a/b", corev1.HostPathDirectoryOrCreate, true}, {"/dev/null", corev1.HostPathCharDev, true}, {"/dev/null", corev1.HostPathBlockDev, false},
-		{file, corev1.HostPathSocket, false}, {dir + "/whatever", corev1.HostPathUnset, true},
+		{dir, corev1.HostPathDirectory, true},
+		{file, corev1.HostPathDirectory, false},
+		{dir + "/no", corev1.HostPathDirectory, false},
+		{file, corev1.HostPathFile, true},
+		{dir, corev1.HostPathFile, false},
+		{dir + "/new", corev1.HostPathFileOrCreate, true},
+		{dir + "/a/b", corev1.HostPathDirectoryOrCreate, true},
+		{"/dev/null", corev1.HostPathCharDev, true},
+		{"/dev/null", corev1.HostPathBlockDev, false},
+		{file, corev1.HostPathSocket, false},
+		{dir + "/whatever", corev1.HostPathUnset, true},
 	} {
 		kind := c.kind
 		err := volume.New(t.TempDir()).Prepare(sources(corev1.Volume{Name: "h", VolumeSource: corev1.VolumeSource{

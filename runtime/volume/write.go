@@ -69,7 +69,7 @@ func same(root *os.Root, data string, want payload) bool {
 		if err != nil {
 			return err
 		}
-		defer opened.Close()
+		defer opened.Close() //nolint:errcheck // only a handle
 		info, err := opened.Stat()
 		if err != nil {
 			return err

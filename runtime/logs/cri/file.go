@@ -39,8 +39,10 @@ func (f *File) Write(entries []byte, count int, now time.Time) {
 		return
 	}
 	if f.dropped > 0 {
-		note := Entry{Time: now, Stream: Stderr,
-			Text: fmt.Appendf(nil, "[shoal: %d entries lost: %v]", f.dropped, f.cause)}.Append(nil)
+		note := Entry{
+			Time: now, Stream: Stderr,
+			Text: fmt.Appendf(nil, "[shoal: %d entries lost: %v]", f.dropped, f.cause),
+		}.Append(nil)
 		if err := f.append(note); err != nil {
 			f.drop(count, err)
 			return
