@@ -105,12 +105,16 @@ func LoadConfig(v *viper.Viper, file string) (Config, error) {
 	setDefaults(v)
 	v.SetConfigType("yaml")
 	v.SetConfigFile(cmp.Or(file, DefaultFile))
-	if err := v.ReadInConfig(); err != nil && (file != "" || !errors.Is(err, os.ErrNotExist)) {
+	from := "the environment and flags"
+	switch err := v.ReadInConfig(); {
+	case err == nil:
+		from = v.ConfigFileUsed() + ", " + from
+	case file != "" || !errors.Is(err, os.ErrNotExist):
 		return Config{}, fmt.Errorf("read the configuration %s: %w", v.ConfigFileUsed(), err)
 	}
 	var cfg Config
 	if err := v.UnmarshalExact(&cfg); err != nil {
-		return Config{}, fmt.Errorf("read the configuration %s: %w", v.ConfigFileUsed(), err)
+		return Config{}, fmt.Errorf("read the configuration from %s: %s", from, strings.Join(strings.Fields(err.Error()), " "))
 	}
 	if cfg.Network.Plugins == "" {
 		cfg.Network.Plugins = findPlugins()
