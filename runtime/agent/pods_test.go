@@ -489,6 +489,7 @@ func testFollow(h *house, t *testing.T) {
 	p := pod("talk", "for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2; exec sleep 1000")
 	h.run(p)
 	h.says(p, "app", "oops\n")
+	h.says(p, "app", "line 5\n")
 	two := int64(2)
 	if got := h.log(p, "app", corev1.PodLogOptions{TailLines: &two}); !strings.HasSuffix(got, "\n") || strings.Count(got, "\n") != 2 {
 		t.Errorf("tail: got %q", got)

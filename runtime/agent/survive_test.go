@@ -302,7 +302,8 @@ func TestDaemonKilled(t *testing.T) {
 	for _, p := range pods {
 		s := h.eventually(p, soon, "ready", ready)
 		if n := s.ContainerStatuses[0].RestartCount; n != 0 {
-			t.Errorf("%s was restarted %d times", p.Object.Name, n)
+			t.Errorf("%s was restarted %d times, last ended %+v%s", p.Object.Name, n,
+				s.ContainerStatuses[0].LastTerminationState.Terminated, h.story(p.Object.Name))
 		}
 	}
 	testenv.Eventually(t, soon, "only wanted pods are held", func() bool { return len(h.agent.States().Pods) == len(pods) })
