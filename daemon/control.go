@@ -185,10 +185,14 @@ func (c *control) sync(snapshot api.Snapshot) {
 	drained := *c.drained.Load()
 	for _, r := range set.Remove {
 		add(r.Assignment)
-		if drained[r.Assignment.Pod.Instance] {
-			desired.Remove = append(desired.Remove, r.Assignment.Pod.Instance)
+		if instance := r.Assignment.Pod.Instance; drained[instance] {
+			desired.Remove = append(desired.Remove, instance)
+		} else {
+			desired.Leaving = append(desired.Leaving, instance)
 		}
 	}
+	slices.Sort(desired.Remove)
+	slices.Sort(desired.Leaving)
 	slices.SortFunc(desired.Pods, func(a, b runtime.Pod) int { return a.Assignment.Pod.Compare(b.Assignment.Pod) })
 	maps.DeleteFunc(c.objects, func(instance string, _ *corev1.Pod) bool { return !live[instance] })
 	maps.DeleteFunc(c.missing, func(instance string, _ string) bool { return !live[instance] })
@@ -242,13 +246,9 @@ func (c *control) object(snapshot api.Snapshot, a api.Assignment) *corev1.Pod {
 		}
 		return nil
 	}
-	if info := c.node.Load(); info != nil {
-		for _, address := range info.Addresses {
-			if address.Type == corev1.NodeInternalIP {
-				object.Status.HostIP = address.Address
-				object.Status.HostIPs = append(object.Status.HostIPs, corev1.HostIP{IP: address.Address})
-			}
-		}
+	if a.Node == c.cfg.Node {
+		object.Status.HostIP = c.address.String()
+		object.Status.HostIPs = []corev1.HostIP{{IP: object.Status.HostIP}}
 	}
 	c.objects[a.Pod.Instance] = object
 	return object

@@ -29,7 +29,7 @@ var (
 	descPods     = prometheus.NewDesc("shoal_pods", "Pods by phase.", []string{"node", "phase"}, nil)
 	descReady    = prometheus.NewDesc("shoal_pods_ready", "Pods that serve.", []string{"node"}, nil)
 	descPending  = prometheus.NewDesc("shoal_pods_pending", "Wanted pods that fit on no node.", nil, nil)
-	descRestarts = prometheus.NewDesc("shoal_pod_restarts_total", "Restarts of the containers of a pod.", []string{"namespace", "pod"}, nil)
+	descRestarts = prometheus.NewDesc("shoal_pod_restarts_total", "Restarts of the containers of a pod.", []string{"namespace", "pod", "uid"}, nil)
 )
 
 func newMetrics(view func() *view) *metrics {
@@ -89,7 +89,7 @@ func (c viewCollector) Collect(ch chan<- prometheus.Metric) {
 			if p.Ready {
 				ready++
 			}
-			ch <- prometheus.MustNewConstMetric(descRestarts, prometheus.CounterValue, float64(p.Restarts), p.Pod.Namespace, p.Pod.Name())
+			ch <- prometheus.MustNewConstMetric(descRestarts, prometheus.CounterValue, float64(p.Restarts), p.Pod.Namespace, p.Pod.Name(), p.Pod.Instance)
 		}
 		for phase, n := range phases {
 			gauge(descPods, float64(n), record.Node, phase)

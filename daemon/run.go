@@ -95,14 +95,6 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	server := kubeapi.New(c.apiConfig(version))
 	c.events = newEvents(cfg.Node, server.Changed)
 	c.publish = func() { loop.Poke(trafficPoke); server.Changed() }
-	if c.agent, err = agent.New(agent.Config{
-		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
-		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
-		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod,
-	}); err != nil {
-		return err
-	}
-
 	certificate, err := id.Server([]string{cfg.Node, "localhost", "kubernetes", "kubernetes.default.svc." + cfg.Network.Domain},
 		[]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, address.AsSlice()})
 	if err != nil {
@@ -112,9 +104,18 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w (is another daemon running, or set api.listen)", err)
 	}
+	defer listener.Close() //nolint:errcheck // closed by its server already, unless the start failed
 	admin, err := listenAdmin(ctx, cfg.Socket())
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
+	}
+	defer admin.Close() //nolint:errcheck // likewise
+	if c.agent, err = agent.New(agent.Config{
+		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
+		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
+		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod,
+	}); err != nil {
+		return err
 	}
 
 	t := &traffic{

@@ -50,9 +50,14 @@ func checkFile(root, name string) (api.Snapshot, []api.Invalid, error) {
 	return snapshot, problems, nil
 }
 
-// Root returns the top of the repository that holds dir: the nearest folder
-// upwards with a .git in it, dir itself when there is none.
-func Root(dir string) string {
+// Root returns the top of the repository that holds a folder or a file: the
+// nearest folder upwards with a .git in it. When there is none it is the folder
+// itself, or the one the file is in.
+func Root(name string) string {
+	dir := name
+	if info, err := os.Stat(name); err == nil && !info.IsDir() {
+		dir = filepath.Dir(name)
+	}
 	for at := dir; ; at = filepath.Dir(at) {
 		if _, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
 			return at

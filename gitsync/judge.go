@@ -1,6 +1,7 @@
 package gitsync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,6 +93,12 @@ func read(ctx context.Context, trees forest, unit string, commit api.Commit, roo
 		return verdict{}, err
 	}
 	v.snapshot, v.problems = manifest.Assemble(unit, commit, decoded)
+	if v.snapshot.Len() == 0 && len(v.problems)+len(problems) == 0 {
+		problems = append(problems, api.Invalid{
+			File: cmp.Or(root, "."), Warning: true,
+			Reason: "there is no manifest in this folder (*.yaml, *.yml, *.json): a fleet that follows it runs nothing",
+		})
+	}
 	v.problems = api.SortInvalid(append(v.problems, problems...))
 	return v, nil
 }

@@ -226,6 +226,36 @@ func TestWarningsAreAccepted(t *testing.T) {
 	}
 }
 
+// A folder without manifests is followed, and its author is told what that means.
+func TestNoManifests(t *testing.T) {
+	w := newWork(t)
+	w.write("README.md", "# soon\n")
+	r := follow(t, Config{URL: w.dir})
+	status := waitCommit(t, r, w.commit("x"))
+	want := ".: warning: there is no manifest in this folder (*.yaml, *.yml, *.json): a fleet that follows it runs nothing"
+	if len(status.Problems) != 1 || !status.Problems[0].Warning || status.Problems[0].Error() != want {
+		t.Errorf("problems are %v, want the warning %q", status.Problems, want)
+	}
+}
+
+// TestRoot: the top of the repository is found from a folder and from a file.
+func TestRoot(t *testing.T) {
+	w := newWork(t)
+	w.write("apps/web/a.yaml", configMap("a", "1"))
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "a.yaml"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		w.dir: w.dir, filepath.Join(w.dir, "apps/web"): w.dir, filepath.Join(w.dir, "apps/web/a.yaml"): w.dir,
+		outside: outside, filepath.Join(outside, "a.yaml"): outside,
+	} {
+		if got := Root(name); got != want {
+			t.Errorf("Root(%s) = %s, want %s", name, got, want)
+		}
+	}
+}
+
 func TestUnusableFiles(t *testing.T) {
 	for _, test := range []struct {
 		name  string

@@ -27,10 +27,11 @@ func PortKey(port corev1.ServicePort) string {
 	return string(cmp.Or(port.Protocol, corev1.ProtocolTCP)) + "/" + strconv.Itoa(int(port.Port))
 }
 
-// Allocate gives every Service the addresses it needs: those it names itself,
-// those it had before, and else free ones found by probing from a hash of its
+// Allocate gives every Service the addresses it needs: those it had before,
+// those it names itself, and else free ones found by probing from a hash of its
 // name, so that a fleet that lost its memory gives most Services the address
-// they had. reserved are addresses that no Service may have; the last quarter
+// they had. As in Kubernetes, what one Service holds no other one gets, not even
+// by naming it. reserved are addresses that no Service may have; the last quarter
 // of the range is left to leaders without a quorum.
 //
 // A Service whose demand cannot be met gets no address and a Conflict; the
@@ -46,13 +47,13 @@ func Allocate(services []*corev1.Service, known map[string]api.ServiceAddress, a
 	ordered := slices.SortedFunc(slices.Values(services), func(x, y *corev1.Service) int {
 		return cmp.Or(strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Name, y.Name))
 	})
-	// What is written down comes first, then what was given before, then what
-	// is new: a new Service never takes an address away.
-	for _, s := range ordered {
-		a.explicit(s)
-	}
+	// What was given before comes first, then what is written down, then what
+	// is new: no Service takes an address away from another.
 	for _, s := range ordered {
 		a.keep(s, known[serviceName(s)])
+	}
+	for _, s := range ordered {
+		a.explicit(s)
 	}
 	for _, s := range ordered {
 		a.fill(s)
@@ -92,16 +93,22 @@ func needsIP(s *corev1.Service) bool {
 	return s.Spec.Type != corev1.ServiceTypeExternalName && s.Spec.ClusterIP == ""
 }
 
+// namedIP returns the address that a Service names itself.
+func namedIP(s *corev1.Service) (netip.Addr, bool) {
+	ip, err := netip.ParseAddr(s.Spec.ClusterIP)
+	return ip, err == nil && s.Spec.Type != corev1.ServiceTypeExternalName
+}
+
 func needsNodePorts(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeNodePort ||
 		s.Spec.Type == corev1.ServiceTypeLoadBalancer && (s.Spec.AllocateLoadBalancerNodePorts == nil || *s.Spec.AllocateLoadBalancerNodePorts)
 }
 
-// explicit takes the addresses that a Service names itself.
+// explicit takes the addresses that a Service names itself and does not hold yet.
 func (a *allocation) explicit(s *corev1.Service) {
 	name := serviceName(s)
-	got := api.ServiceAddress{}
-	if ip, err := netip.ParseAddr(s.Spec.ClusterIP); err == nil && s.Spec.Type != corev1.ServiceTypeExternalName {
+	got := a.out[name]
+	if ip, named := namedIP(s); named && got.ClusterIP == "" {
 		switch owner, taken := a.ips[ip]; {
 		case !a.addresses.Contains(ip):
 			a.refuse(s, "clusterIP %s is outside the fleet's range %s", ip, a.addresses)
@@ -113,7 +120,7 @@ func (a *allocation) explicit(s *corev1.Service) {
 		}
 	}
 	for _, port := range s.Spec.Ports {
-		if port.NodePort != 0 && needsNodePorts(s) {
+		if port.NodePort != 0 && needsNodePorts(s) && got.NodePorts[PortKey(port)] == 0 {
 			a.takePort(s, port, port.NodePort, &got, true)
 		}
 	}
@@ -139,8 +146,9 @@ func (a *allocation) takePort(s *corev1.Service, port corev1.ServicePort, number
 // keep gives a Service what it had, as far as it still wants it.
 func (a *allocation) keep(s *corev1.Service, known api.ServiceAddress) {
 	name := serviceName(s)
-	got := a.out[name]
-	if ip, err := netip.ParseAddr(known.ClusterIP); err == nil && needsIP(s) && a.addresses.Contains(ip) {
+	got := api.ServiceAddress{}
+	named, naming := namedIP(s)
+	if ip, err := netip.ParseAddr(known.ClusterIP); err == nil && (needsIP(s) || naming && named == ip) && a.addresses.Contains(ip) {
 		if _, taken := a.ips[ip]; !taken {
 			a.ips[ip] = name
 			got.ClusterIP = ip.String()
@@ -148,7 +156,7 @@ func (a *allocation) keep(s *corev1.Service, known api.ServiceAddress) {
 	}
 	if needsNodePorts(s) {
 		for _, port := range s.Spec.Ports {
-			if number := known.NodePorts[PortKey(port)]; number != 0 && port.NodePort == 0 {
+			if number := known.NodePorts[PortKey(port)]; number != 0 && (port.NodePort == 0 || port.NodePort == number) {
 				a.takePort(s, port, number, &got, false)
 			}
 		}

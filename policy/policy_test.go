@@ -161,6 +161,32 @@ func TestAllocate(t *testing.T) {
 	}
 }
 
+// TestAllocateHolds: naming what a running Service has does not take it away.
+func TestAllocateHolds(t *testing.T) {
+	prefix := netip.MustParsePrefix("10.96.0.0/28")
+	auto := testService("web", "x", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, tcp("", 80, 80))
+	held, _ := Allocate([]*corev1.Service{auto}, nil, prefix)
+	thief := testService("a", "x", func(s *corev1.Service) {
+		s.Spec.ClusterIP = held["ns/web"].ClusterIP
+		s.Spec.Type = corev1.ServiceTypeNodePort
+		s.Spec.Ports[0].NodePort = held["ns/web"].NodePorts["TCP/80"]
+	}, tcp("", 80, 80))
+
+	got, conflicts := Allocate([]*corev1.Service{thief, auto}, held, prefix)
+	if !cmp.Equal(got["ns/web"], held["ns/web"]) || len(conflicts) != 2 || got["ns/a"].ClusterIP != "" {
+		t.Errorf("web had %+v and has %+v; a has %+v; conflicts: %v", held["ns/web"], got["ns/web"], got["ns/a"], conflicts)
+	}
+	// What it names it has as soon as it is free, and keeps.
+	got, conflicts = Allocate([]*corev1.Service{thief}, got, prefix)
+	if got["ns/a"].ClusterIP != thief.Spec.ClusterIP || len(conflicts) > 0 {
+		t.Errorf("a has %+v; conflicts: %v", got["ns/a"], conflicts)
+	}
+	got, conflicts = Allocate([]*corev1.Service{thief, auto}, got, prefix)
+	if got["ns/a"].ClusterIP != thief.Spec.ClusterIP || got["ns/web"].ClusterIP == thief.Spec.ClusterIP || len(conflicts) > 0 {
+		t.Errorf("a has %+v, web has %+v; conflicts: %v", got["ns/a"], got["ns/web"], conflicts)
+	}
+}
+
 // TestAllocateKeeps: whatever comes and goes, nobody's address changes, no two
 // are alike, and the order of Services does not matter.
 func TestAllocateKeeps(t *testing.T) {

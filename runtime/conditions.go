@@ -143,5 +143,24 @@ func State(d Desired, p ObservedPod, status corev1.PodStatus) api.PodState {
 			}
 		}
 	}
+	if out.Phase == corev1.PodRunning && !out.Ready && !out.Stopping && out.Reason == "" {
+		out.Reason, out.Message = unreadyReason(p, status)
+	}
 	return out
+}
+
+// unreadyReason returns why a pod that runs is not ready: what the probe of the
+// first container that is not says, else the condition's own words.
+func unreadyReason(p ObservedPod, status corev1.PodStatus) (reason, message string) {
+	for _, c := range status.Conditions {
+		if c.Type == corev1.ContainersReady {
+			reason, message = c.Reason, c.Message
+		}
+	}
+	for _, c := range status.ContainerStatuses {
+		if probes := p.Probes[c.Name]; !c.Ready && probes.Message != "" && probes.Attempt == c.RestartCount {
+			return reason, c.Name + ": " + probes.Message
+		}
+	}
+	return reason, message
 }

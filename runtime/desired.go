@@ -19,6 +19,9 @@ type Desired struct {
 	// Remove names the instances that must go, sorted. Only these are ever
 	// stopped for being unwanted; absence from Pods stops nothing.
 	Remove []string
+	// Leaving names the instances that will be in Remove once nothing leads to
+	// them any more, sorted: what runs of them goes on, and nothing is started.
+	Leaving []string
 	// ConfigMaps and Secrets are those that pods may refer to.
 	ConfigMaps map[types.NamespacedName]*corev1.ConfigMap
 	Secrets    map[types.NamespacedName]*corev1.Secret
@@ -64,16 +67,25 @@ func (d Desired) Removes(instance string) bool {
 	return found
 }
 
+// Leaves reports whether the instance is about to go.
+func (d Desired) Leaves(instance string) bool {
+	_, found := slices.BinarySearch(d.Leaving, instance)
+	return found
+}
+
 // Only returns the part of d that regards one instance. Decisions about pods
 // are independent: deciding each part decides the whole.
 func (d Desired) Only(instance string) Desired {
 	out := d
-	out.Pods, out.Remove = nil, nil
+	out.Pods, out.Remove, out.Leaving = nil, nil, nil
 	if p, found := d.Lookup(instance); found {
 		out.Pods = []Pod{p}
 	}
 	if d.Removes(instance) {
 		out.Remove = []string{instance}
+	}
+	if d.Leaves(instance) {
+		out.Leaving = []string{instance}
 	}
 	return out
 }

@@ -75,6 +75,8 @@ func (d *decision) decide() {
 		if !d.pod.Empty() || !d.pod.Removing.IsZero() {
 			d.remove(ReasonUnwanted)
 		}
+	case d.desired.Leaves(d.pod.Instance):
+		// It goes on with what it has until traffic is led elsewhere.
 	case d.desired.Known && !wanted && !d.pod.Running() && (d.spec == nil || len(d.pod.Containers) == 0):
 		if !d.pod.Empty() {
 			d.remove(ReasonForgotten)

@@ -76,6 +76,7 @@ func TestDecide(t *testing.T) {
 	job := aPod("i1", never, "app")
 	staged := aPod("i1", always, "init:a", "init:b", "app")
 	known := runtime.Desired{Known: true}
+	leaving := runtime.Desired{Known: true, Pods: []runtime.Pod{web}, Leaving: []string{"i1"}}
 	wanted := func(p runtime.Pod) runtime.Desired { return runtime.Desired{Known: true, Pods: []runtime.Pod{p}} }
 
 	for _, c := range []struct {
@@ -135,6 +136,14 @@ func TestDecide(t *testing.T) {
 			name: "a finished pod gives its network back", desired: wanted(job), pod: new(settled(job, exited("app", 0, 0, time.Second))),
 			want: []string{"RemoveSandbox i1: the pod has finished"},
 		},
+		{
+			name: "what is about to go runs on", desired: leaving, pod: new(settled(web, running("app", 0))),
+		},
+		{
+			name: "what is about to go is not started again", desired: leaving, pod: new(settled(web, exited("app", 0, 1, time.Second))),
+			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: time.Second,
+		},
+		{name: "what is about to go is not started", desired: leaving, pod: &runtime.ObservedPod{Instance: "i1"}},
 		{
 			name: "removal stops first", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
 			pod:  new(settled(web, running("app", 0))),

@@ -153,7 +153,9 @@ type Probes struct {
 	// Unhealthy is why the container must be killed: "Liveness" or "Startup";
 	// "" while it need not.
 	Unhealthy string
-	Message   string
+	// Message is what the last probe that failed said, "" once the container
+	// is ready.
+	Message string
 	Since     time.Time // of Ready
 }
 

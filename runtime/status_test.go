@@ -180,6 +180,27 @@ func TestState(t *testing.T) {
 	}
 }
 
+// TestStateTellsWhyNotReady: a pod that runs and does not serve says what its
+// probe said.
+func TestStateTellsWhyNotReady(t *testing.T) {
+	web := aPod("i1", corev1.RestartPolicyAlways, "app", "side")
+	p := settled(web, running("app", 0), running("side", 2))
+	p.Probes = map[string]runtime.Probes{
+		"app":  {Started: true, Ready: true},
+		"side": {Attempt: 2, Started: true, Message: "Readiness probe failed: HTTP probe failed with statuscode: 503"},
+	}
+	d := runtime.Desired{Known: true}
+	state := runtime.State(d, p, runtime.Status(d, p, corev1.PodStatus{}, t0))
+	if got, want := state.Reason+": "+state.Message, "ContainersNotReady: side: Readiness probe failed: HTTP probe failed with statuscode: 503"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	p.Probes["side"] = runtime.Probes{Attempt: 2, Started: true}
+	state = runtime.State(d, p, runtime.Status(d, p, corev1.PodStatus{}, t0))
+	if got, want := state.Reason+": "+state.Message, "ContainersNotReady: containers with unready status: [side]"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestQOSAndLimits(t *testing.T) {
 	list := func(cpu, memory string) corev1.ResourceList {
 		out := corev1.ResourceList{}

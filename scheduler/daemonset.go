@@ -65,6 +65,7 @@ func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *inpu
 	}
 	for _, slot := range w.slots {
 		current, old := splitRevision(bySlot[slot], w.revision)
+		current = mostWanted(current)
 		for _, p := range current[min(1, len(current)):] {
 			c.stop(p, reasonSurplus)
 		}

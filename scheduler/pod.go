@@ -58,7 +58,7 @@ func expandPod(object api.Object) workload {
 func decidePod(w *workload, pods []*pod, in *input) change {
 	var c change
 	current := 0
-	for _, p := range pods {
+	for _, p := range mostWanted(pods) {
 		switch {
 		case p.Revision != w.revision:
 			c.stop(p, reasonTemplate)

@@ -81,6 +81,14 @@ func leastWanted(pods []*pod) []*pod {
 	return out
 }
 
+// mostWanted returns the pods in the order in which they are kept: those that
+// are seen running come before those that nobody has heard of.
+func mostWanted(pods []*pod) []*pod {
+	out := leastWanted(pods)
+	slices.Reverse(out)
+	return out
+}
+
 func readySince(p *pod) time.Time {
 	if !p.ready() {
 		return time.Time{}

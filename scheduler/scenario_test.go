@@ -28,6 +28,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	obey                         the nodes start and stop what was decided
 //	ready | notready OWNER [R]   pods of an owner, of one revision
 //	end OWNER                    its pods fail for good
+//	stopping OWNER               their nodes have begun to stop its pods
 //	wait DURATION
 //	settle                       go on until nothing changes, and print
 //	rollout OWNER                print the facts of a Deployment's rollout
@@ -122,6 +123,13 @@ func (m *model) run(command string, args []string) (string, error) {
 		for instance, s := range m.states {
 			if s.Pod.Owner == arg(0) {
 				s.Phase, s.Ready = "Failed", false
+				m.states[instance] = s
+			}
+		}
+	case "stopping":
+		for instance, s := range m.states {
+			if s.Pod.Owner == arg(0) {
+				s.Stopping = true
 				m.states[instance] = s
 			}
 		}

@@ -148,10 +148,19 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 	}
 	for _, instance := range slices.Sorted(maps.Keys(observed)) {
 		state := observed[instance]
-		add(&pod{
+		p := &pod{
 			Pod: state.Pod, node: where[instance], unit: state.Unit, commit: state.Commit,
 			created: cmp.Or(state.Started, in.now), reason: reasonAdopted, claim: state.Claim, state: state,
-		})
+		}
+		if !state.Stopping {
+			add(p)
+			continue
+		}
+		// Removed by a decision that nobody remembers. It must not be adopted:
+		// once gone it would be started again.
+		removals = append(removals, api.Removal{Assignment: p.assignment(), At: in.now, Seen: true, Reason: reasonAdopted})
+		in.going[p.Workload()]++
+		in.goingSlot[p.Identity]++
 	}
 	for _, list := range pods {
 		slices.SortFunc(list, func(a, b *pod) int { return a.Compare(b.Pod) })

@@ -218,6 +218,27 @@ func TestWatchThroughASelector(t *testing.T) {
 	next("DELETED b")
 }
 
+// TestReplacedUnderItsName: while a pod ends whose name another one has taken,
+// the new one is shown, and watchers see one object under that name.
+func TestReplacedUnderItsName(t *testing.T) {
+	ending, fresh := testPod("a", "Running", nil), testPod("a", "Pending", nil)
+	ending.UID, fresh.UID = "old", "new"
+	ending.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+	for _, objects := range [][]api.KubeObject{{ending, fresh}, {fresh, ending}} {
+		f := newFleet(t)
+		before := f.server.store.version
+		f.show(append(objects, testPod("b", "Running", nil))...)
+		_, body := f.get("/api/v1/pods", "application/json")
+		var list corev1.PodList
+		if err := json.Unmarshal([]byte(body), &list); err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Items) != 2 || list.Items[0].UID != "new" || f.server.store.version != before+2 {
+			t.Errorf("got %d pods, the first with UID %s, after %d changes, want 2 of either", len(list.Items), list.Items[0].UID, f.server.store.version-before)
+		}
+	}
+}
+
 func TestVersionsThatThisProcessDidNotHandOut(t *testing.T) {
 	f := newFleet(t)
 	f.show(testPod("a", "Running", nil))

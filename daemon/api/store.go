@@ -57,7 +57,7 @@ func (s *store) set(objects []api.KubeObject) {
 	defer s.mu.Unlock()
 	was := s.version
 	next := make(map[schema.GroupKind]map[name]entry, len(s.kinds))
-	for _, object := range objects {
+	for _, object := range distinct(objects) {
 		kind := object.GetObjectKind().GroupVersionKind().GroupKind()
 		if next[kind] == nil {
 			next[kind] = map[name]entry{}
@@ -148,4 +148,28 @@ func (s *store) since(kind schema.GroupKind, version uint64) (changes []change, 
 		}
 	}
 	return changes, s.version, s.news, true
+}
+
+// distinct returns the objects without those whose name another one has: while
+// a pod that was replaced under its own name still ends, kubectl sees the new
+// one. The order is that of the input.
+func distinct(objects []api.KubeObject) []api.KubeObject {
+	type key struct {
+		kind schema.GroupKind
+		name name
+	}
+	place := make(map[key]int, len(objects))
+	out := make([]api.KubeObject, 0, len(objects))
+	for _, object := range objects {
+		k := key{object.GetObjectKind().GroupVersionKind().GroupKind(), name{object.GetNamespace(), object.GetName()}}
+		i, taken := place[k]
+		switch {
+		case !taken:
+			place[k] = len(out)
+			out = append(out, object)
+		case out[i].GetDeletionTimestamp() != nil && object.GetDeletionTimestamp() == nil:
+			out[i] = object
+		}
+	}
+	return out
 }

@@ -31,14 +31,15 @@ type Agent struct {
 	pokes   chan struct{} // for Run
 	changed chan struct{}
 
-	mu      sync.Mutex
-	desired runtime.Desired
-	workers map[string]*worker
-	reports map[string]report
-	relists bool  // a listing was asked for
-	adopted bool  // the machine was listed once
-	down    error // why the engine does not answer; nil when it does
-	keeper  error // why the keeper does not run; nil when it does
+	mu        sync.Mutex
+	desired   runtime.Desired
+	workers   map[string]*worker
+	reports   map[string]report
+	relists   bool            // a listing was asked for
+	listed    bool            // the machine was listed once
+	strangers map[string]bool // found by the first listing, and not yet reported
+	down      error           // why the engine does not answer; nil when it does
+	keeper    error           // why the keeper does not run; nil when it does
 
 	ctx context.Context // Run's; workers live as long
 	wg  sync.WaitGroup
@@ -70,14 +71,15 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		cfg:     cfg,
-		volumes: volume.New(cfg.StateDir),
-		heavy:   make(chan struct{}, cfg.Workers),
-		pokes:   make(chan struct{}, 1),
-		changed: make(chan struct{}, 1),
-		workers: map[string]*worker{},
-		reports: map[string]report{},
-		down:    errors.New("not asked yet"),
+		cfg:       cfg,
+		volumes:   volume.New(cfg.StateDir),
+		heavy:     make(chan struct{}, cfg.Workers),
+		pokes:     make(chan struct{}, 1),
+		changed:   make(chan struct{}, 1),
+		workers:   map[string]*worker{},
+		reports:   map[string]report{},
+		strangers: map[string]bool{},
+		down:      errors.New("not asked yet"),
 	}
 	a.machine = readMachine()
 	if a.cfg.Allocatable == nil {
@@ -113,12 +115,26 @@ func (a *Agent) States() api.PodStates {
 	return out
 }
 
-// Adopted reports whether the machine has been listed since the start: before,
-// States says nothing about what it holds.
+// Adopted reports whether States tells of everything that the machine held when
+// Run began: it was listed, and every pod found was looked at. Before that,
+// a pod that is not in States may well run.
 func (a *Agent) Adopted() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.adopted
+	return a.listed && len(a.strangers) == 0
+}
+
+// met notes that a pod found by the first listing was looked at and reported.
+func (a *Agent) met(instance string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.strangers[instance] {
+		return
+	}
+	delete(a.strangers, instance)
+	if len(a.strangers) == 0 {
+		a.notify()
+	}
 }
 
 // Status returns a pod's status. The value is shared: do not change it.
@@ -267,7 +283,7 @@ func (a *Agent) pokeAll() {
 func (a *Agent) employ() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.adopted {
+	if !a.listed {
 		return
 	}
 	for _, p := range a.desired.Pods {

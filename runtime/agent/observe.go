@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-dev/shoal/runtime/volume"
 )
 
-// adopt takes over what an earlier daemon left of the pod.
+// adopt takes over what an earlier daemon left of the pod, and reports it.
 func (w *worker) adopt(ctx context.Context) {
 	w.pod.Record, w.pod.Admitted = w.memory.record()
 	w.pod.Removing = w.memory.removing()
@@ -34,6 +34,9 @@ func (w *worker) adopt(ctx context.Context) {
 			w.event(corev1.EventTypeWarning, "LogsLost", c.Name, err.Error())
 		}
 	}
+	d, up := w.a.want(w.instance)
+	w.observe(ctx, d, up)
+	w.report(d)
 }
 
 // refresh brings the observed containers and the sandbox up to date with what

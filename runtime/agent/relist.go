@@ -30,19 +30,22 @@ func (a *Agent) relist(ctx context.Context) error {
 		return err
 	}
 	a.mu.Lock()
-	first := !a.adopted
-	a.adopted = true
+	first := !a.listed
+	a.listed = true
 	for _, instance := range instances {
 		if w, employed := a.workers[instance]; employed {
 			w.offer(byInstance[instance], versions[instance])
 		} else {
+			if first {
+				a.strangers[instance] = true
+			}
 			a.hire(instance, byInstance[instance])
 		}
 	}
-	a.mu.Unlock()
-	if first {
+	if first && len(a.strangers) == 0 {
 		a.notify()
 	}
+	a.mu.Unlock()
 	return a.sweep(ctx, held)
 }
 

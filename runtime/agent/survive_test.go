@@ -71,6 +71,11 @@ func TestDaemonRestart(t *testing.T) {
 	begin := time.Now()
 	h.start() // and the desired state is not known yet
 	stop := h.watchReady(p)
+	testenv.Eventually(t, soon, "adoption", h.agent.Adopted)
+	// From then on whoever decides believes that this is all there is.
+	if states := h.agent.States().Pods; len(states) != 2 || states[1].Pod != p.Assignment.Pod || !states[1].Ready {
+		t.Errorf("adopted, and the states are %+v", states)
+	}
 	after := h.eventually(p, soon, "ready after the restart", ready)
 	t.Logf("adopted after %s", time.Since(begin))
 	if after.PodIP != before.PodIP || after.ContainerStatuses[0].ContainerID != before.ContainerStatuses[0].ContainerID {

@@ -117,6 +117,7 @@ func (w *worker) offer(held []runtime.Held, version uint64) {
 // run works until ctx ends or the pod is gone.
 func (w *worker) run(ctx context.Context) {
 	w.a.guard(w.regards(""), func() { w.adopt(ctx) })
+	w.a.met(w.instance)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {

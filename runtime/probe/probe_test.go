@@ -120,12 +120,12 @@ func TestLife(t *testing.T) {
 			t.Error("one failed readiness probe counts already")
 		}
 		time.Sleep(6 * time.Second)
-		if s := state(); s.Ready || s.Unhealthy != "" {
+		if s := state(); s.Ready || s.Unhealthy != "" || !strings.HasPrefix(s.Message, "Readiness probe failed: ") {
 			t.Errorf("not ready: %+v", s)
 		}
 		f.set("ready", 0)
 		time.Sleep(5 * time.Second)
-		if s := state(); !s.Ready {
+		if s := state(); !s.Ready || s.Message != "" {
 			t.Errorf("ready again: %+v", s)
 		}
 		f.set("live", 1)

@@ -182,6 +182,9 @@ func (p *Prober) loop(ctx context.Context, t *target, kind Kind, spec *corev1.Pr
 			p.failed(t.Target, kind, message)
 		}
 		changed, failed := count.observe(ok)
+		if ok {
+			message = ""
+		}
 		if p.conclude(t, kind, message, changed, failed) {
 			return
 		}
@@ -189,7 +192,7 @@ func (p *Prober) loop(ctx context.Context, t *target, kind Kind, spec *corev1.Pr
 }
 
 // conclude makes what follows from a result known; it reports whether the probe
-// has said all that it can.
+// has said all that it can. message is "" when the probe succeeded.
 func (p *Prober) conclude(t *target, kind Kind, message string, changed, failed bool) (done bool) {
 	p.mu.Lock()
 	now := time.Now()
@@ -209,15 +212,30 @@ func (p *Prober) conclude(t *target, kind Kind, message string, changed, failed 
 		}
 	}
 	if failed && kind != Readiness {
-		t.state.Unhealthy, t.state.Message = string(kind), message
+		t.state.Unhealthy = string(kind)
 		t.state.Ready = false
 		changed, done = true, true
+	}
+	if said := t.complaint(kind, message); said != t.state.Message {
+		t.state.Message, changed = said, true
 	}
 	p.mu.Unlock()
 	if changed {
 		p.changed(t.Instance)
 	}
 	return done
+}
+
+// complaint returns why the container is not ready, as far as this result of a
+// probe tells.
+func (t *target) complaint(kind Kind, message string) string {
+	switch {
+	case t.state.Ready:
+		return ""
+	case message == "":
+		return t.state.Message
+	}
+	return string(kind) + " probe failed: " + message
 }
 
 // spread returns when the probe of an adopted container begins: not all at once
