@@ -169,6 +169,13 @@ func TestStartsThatCannotWork(t *testing.T) {
 	other := testenv.Dir(t)
 	base := []string{"run", "--run", other, "--containerd-address", m.containerd.Address}
 	fails("a second daemon on the state folder", "another shoal daemon uses the state folder", append(base, "--state", m.state, "--repository", r.dir)...)
+	t.Run("a port that is taken", func(t *testing.T) {
+		taken := fmt.Sprintf("127.0.0.1:%d", m.port)
+		fails("the error", "listen for the API", append(base, "--state", other, "--repository", r.dir, "--api-listen", taken)...)
+		if out, err := exec.Command("pgrep", "-f", "shoal-keeper.*"+other).Output(); err == nil {
+			t.Errorf("a start that failed left its keeper running: %s", out)
+		}
+	})
 	fails("no repository", "name the Git repository to follow", append(base, "--state", other)...)
 	fails("a password in the URL", "repository.passwordFile", append(base, "--state", other, "--repository", "https://me:secret@example.com/x")...)
 	fails("ranges that overlap", "overlaps", append(base, "--state", other, "--repository", r.dir, "--service-cidr", "10.64.0.0/12", "--dns", "10.64.0.10")...)

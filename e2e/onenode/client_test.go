@@ -3,6 +3,7 @@
 package onenode
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,6 +47,33 @@ func (c *client) run(script string) string {
 		}
 		if time.Now().After(deadline) {
 			c.t.Fatalf("the client pod did not run %q within 30 s", script)
+		}
+	}
+}
+
+// requests asks a URL again and again until the function it returns is called,
+// which fails the test when a single request has failed.
+func (m *machine) requests(url string) (stop func(during string)) {
+	ctx, cancel := context.WithCancel(m.t.Context())
+	done := make(chan struct{})
+	good, failures := 0, []string{}
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if _, err := get(url); err != nil {
+				failures = append(failures, time.Now().Format("15:04:05.000")+" "+err.Error())
+			} else {
+				good++
+			}
+		}
+	}()
+	return func(during string) {
+		m.t.Helper()
+		cancel()
+		<-done
+		if len(failures) > 0 || good < 20 {
+			m.t.Errorf("%d requests failed and %d succeeded during %s; the first failures:\n%s",
+				len(failures), good, during, strings.Join(failures[:min(5, len(failures))], "\n"))
 		}
 	}
 }

@@ -3,13 +3,11 @@
 package onenode
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -207,22 +205,7 @@ func TestARollFailsNoRequest(t *testing.T) {
 	m.ready("default", 3)
 	url := "http://" + m.field("{.spec.clusterIP}", "get", "service", "hello") + "/"
 
-	ctx, cancel := context.WithCancel(t.Context())
-	var good, bad atomic.Int64
-	var last atomic.Value
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil {
-			if body, err := get(url); err != nil {
-				bad.Add(1)
-				last.Store(err.Error())
-			} else {
-				good.Add(1)
-				last.Store(body)
-			}
-		}
-	}()
+	requests := m.requests(url)
 	r.write(map[string]string{"hello.yaml": strings.ReplaceAll(helloYAML, "hello:1", "hello:2")})
 	rolled := r.commit("version 2")
 	m.inForce(rolled)
@@ -249,9 +232,5 @@ func TestARollFailsNoRequest(t *testing.T) {
 	if after := m.pids(); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("a bad commit and its revert changed what runs:\n%v\n%v", before, after)
 	}
-	cancel()
-	<-done
-	if bad.Load() > 0 || good.Load() < 20 {
-		t.Errorf("%d requests failed and %d succeeded during the roll; the last said %v", bad.Load(), good.Load(), last.Load())
-	}
+	requests("the roll")
 }

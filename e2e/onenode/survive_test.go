@@ -25,6 +25,7 @@ func TestRestartsTouchNoPod(t *testing.T) {
 	m.start(r.dir)
 	m.ready("default", 3)
 	before, traces := m.pids(), m.traces()
+	requests := m.requests("http://" + m.field("{.spec.clusterIP}", "get", "service", "hello") + "/")
 	same := func(what string) {
 		t.Helper()
 		m.eventually(30*time.Second, "all pods ready after "+what, func() (bool, string) {
@@ -73,6 +74,7 @@ func TestRestartsTouchNoPod(t *testing.T) {
 	m.stop(syscall.SIGTERM)
 	m.restart()
 	same("a restart of the daemon")
+	requests("restarts of the daemon and of containerd")
 	if after := m.traces(); !slices.Equal(after, traces) {
 		t.Errorf("traces before\n%s\nand after\n%s", strings.Join(traces, "\n"), strings.Join(after, "\n"))
 	}
@@ -93,6 +95,117 @@ func TestRestartsTouchNoPod(t *testing.T) {
 		}
 		return err == nil && restarts == 1 && ready == 3, fmt.Sprintf("%d restarts, %d ready", restarts, ready)
 	})
+}
+
+// TestLostDecisions: a daemon that has lost what it decided finds it in what
+// runs, and changes nothing.
+func TestLostDecisions(t *testing.T) {
+	m := newMachine(t)
+	m.serveImages()
+	r := newRepo(t)
+	r.write(map[string]string{"hello.yaml": helloYAML + "---\n" + `apiVersion: v1
+kind: Pod
+metadata: {name: lone}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: hello, image: hello:1}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: each}
+spec:
+  selector: {matchLabels: {app: each}}
+  template: {metadata: {labels: {app: each}}, spec: {containers: [{name: hello, image: hello:1}]}}
+`})
+	r.commit("hello")
+	m.start(r.dir)
+	m.ready("default", 5)
+	pids := m.pids()
+	const uids = "{range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}"
+	before := m.field(uids, "get", "pods", "--sort-by", ".metadata.name")
+	url := "http://" + m.field("{.spec.clusterIP}", "get", "service", "hello") + "/"
+	requests := m.requests(url)
+	decided := filepath.Join(m.state, "decided.json")
+	for name, damage := range map[string]func() error{
+		"removed":   func() error { return os.Remove(decided) },
+		"damaged":   func() error { return os.WriteFile(decided, []byte("{\"x\": 1}"), 0o600) },
+		"truncated": func() error { return os.Truncate(decided, 17) },
+	} {
+		m.stop(syscall.SIGKILL)
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		m.restart()
+		m.ready("default", 5)
+		// A commit makes it decide again.
+		r.git("commit", "--allow-empty", "-q", "-m", name)
+		m.inForce(strings.TrimSpace(r.git("rev-parse", "HEAD")))
+		m.ready("default", 5)
+		if after := m.field(uids, "get", "pods", "--sort-by", ".metadata.name"); after != before {
+			t.Errorf("decisions %s: the pods were\n%s\nand are\n%s", name, before, after)
+		}
+		if after := m.pids(); fmt.Sprint(after) != fmt.Sprint(pids) {
+			t.Errorf("decisions %s: what runs changed:\n%v\n%v", name, pids, after)
+		}
+		if _, err := os.Stat(decided); err != nil {
+			t.Errorf("decisions %s: they were not kept again: %v", name, err)
+		}
+	}
+	requests("starts without decisions")
+}
+
+// TestRemovalsSurviveKills kills the daemon while it removes pods, at another
+// moment each time: what is going is not started again.
+func TestRemovalsSurviveKills(t *testing.T) {
+	m := newMachine(t)
+	m.serveImages()
+	r := newRepo(t)
+	r.write(map[string]string{"hello.yaml": helloYAML})
+	r.commit("hello")
+	m.start(r.dir)
+	m.ready("default", 3)
+	starts := m.starts()
+	rounds := 4
+	if full() {
+		rounds = 20
+	}
+	want := 0
+	for i := range rounds {
+		r.write(map[string]string{"hello.yaml": strings.ReplaceAll(helloYAML, "replicas: 3", "replicas: 0")})
+		r.commit("none")
+		time.Sleep(time.Duration(i) * 400 / time.Duration(rounds) * time.Millisecond)
+		m.stop(syscall.SIGKILL)
+		m.restart()
+		m.ready("default", 0)
+		if got := starts(); got != want {
+			t.Fatalf("round %d: %d containers were started, want %d: one of a pod that was going was started again", i, got, want)
+		}
+		r.write(map[string]string{"hello.yaml": helloYAML})
+		r.commit("three")
+		m.ready("default", 3)
+		want += 3
+	}
+}
+
+// starts counts the containers that containerd starts from now on.
+func (m *machine) starts() (count func() int) {
+	m.t.Helper()
+	cmd := exec.Command("ctr", "-a", m.containerd.Address, "-n", m.namespace, "events")
+	path := filepath.Join(filepath.Dir(m.state), "events")
+	out, err := os.Create(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	cmd.Stdout = out
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); _ = out.Close() })
+	return func() int {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return strings.Count(string(raw), "/tasks/start")
+	}
 }
 
 func maps2(m map[string]string) func(func(string) bool) {
