@@ -135,9 +135,9 @@ func TestRemovesFindsInstances(t *testing.T) {
 
 func TestUIDsDifferByFleetAndName(t *testing.T) {
 	key := Key{Group: "apps", Kind: "Deployment", Namespace: "ns", Name: "web"}
-	other := key
+	other, same := key, Key{Group: "apps", Kind: "Deployment", Namespace: "ns", Name: "web"}
 	other.Name = "api"
-	if UID("f1", key) != UID("f1", key) || UID("f1", key) == UID("f2", key) || UID("f1", key) == UID("f1", other) {
+	if UID("f1", key) != UID("f1", same) || UID("f1", key) == UID("f2", key) || UID("f1", key) == UID("f1", other) {
 		t.Error("a UID must follow from fleet and name, and from nothing else")
 	}
 }

@@ -104,12 +104,12 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w (is another daemon running, or set api.listen)", err)
 	}
-	defer listener.Close() //nolint:errcheck // closed by its server already, unless the start failed
+	defer listener.Close() // closed by its server already, unless the start failed
 	admin, err := listenAdmin(ctx, cfg.Socket())
 	if err != nil {
 		return err
 	}
-	defer admin.Close() //nolint:errcheck // likewise
+	defer admin.Close() // likewise
 	if c.agent, err = agent.New(agent.Config{
 		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
 		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,

@@ -156,7 +156,7 @@ type Probes struct {
 	// Message is what the last probe that failed said, "" once the container
 	// is ready.
 	Message string
-	Since     time.Time // of Ready
+	Since   time.Time // of Ready
 }
 
 // latest returns the newest attempt of a container.
