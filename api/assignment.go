@@ -89,6 +89,14 @@ type Claim struct {
 	Index uint64 `json:"index"`
 }
 
+// Less reports whether c was granted before other.
+func (c Claim) Less(other Claim) bool {
+	if c.Epoch != other.Epoch {
+		return c.Epoch < other.Epoch
+	}
+	return c.Index < other.Index
+}
+
 // Facts is the scheduler's memory: what it must know of the past to decide the
 // same way as the leader before it. It comes in and goes out of Schedule and
 // travels with the assignments. Versioned by (Term, Seq). Losing it costs
@@ -100,6 +108,16 @@ type Facts struct {
 	Created   map[string]time.Time      `json:"created,omitempty"`   // first seen, by Key.String() of the object
 	Rollouts  map[string]Rollout        `json:"rollouts,omitempty"`  // by Identity.String() of the workload
 	Addresses map[string]ServiceAddress `json:"addresses,omitempty"` // by namespace/name of the Service
+	// Replaced are the recent starts of pods in the place of lost ones, oldest
+	// first: the storm brake counts them.
+	Replaced []Replacement `json:"replaced,omitempty"`
+}
+
+// Replacement is a number of pods that were started at one time in the place of
+// lost ones.
+type Replacement struct {
+	At   time.Time `json:"at"`
+	Pods int       `json:"pods"`
 }
 
 // Rollout is the history of one workload and the state of its current rollout.

@@ -25,19 +25,23 @@ func (s Seq) Less(other Seq) bool {
 // NodeInfo is what a node says of itself. It is written by that node only, and
 // only when something changed.
 type NodeInfo struct {
-	Seq         Seq                     `json:"seq"`
-	Name        string                  `json:"name"`
-	Addresses   []corev1.NodeAddress    `json:"addresses"`
-	PodCIDR     string                  `json:"podCIDR"`
-	Labels      map[string]string       `json:"labels,omitempty"`
-	Taints      []corev1.Taint          `json:"taints,omitempty"`
-	Capacity    corev1.ResourceList     `json:"capacity"`
-	Allocatable corev1.ResourceList     `json:"allocatable"`
-	System      corev1.NodeSystemInfo   `json:"system"`
-	Conditions  []corev1.NodeCondition  `json:"conditions,omitempty"`
-	Units       map[string]Commit       `json:"units,omitempty"`  // accepted commit of each sync unit
-	Tips        map[string]Commit       `json:"tips,omitempty"`   // newest commit seen of each sync unit
-	Images      []corev1.ContainerImage `json:"images,omitempty"` // present on the node
+	Seq       Seq                  `json:"seq"`
+	Name      string               `json:"name"`
+	Addresses []corev1.NodeAddress `json:"addresses"`
+	PodCIDR   string               `json:"podCIDR"`
+	Labels    map[string]string    `json:"labels,omitempty"`
+	Taints    []corev1.Taint       `json:"taints,omitempty"`
+	// Unschedulable keeps new pods away; what runs stays. Draining also moves
+	// what runs to other nodes, but for the pods of DaemonSets.
+	Unschedulable bool                    `json:"unschedulable,omitempty"`
+	Draining      bool                    `json:"draining,omitempty"`
+	Capacity      corev1.ResourceList     `json:"capacity"`
+	Allocatable   corev1.ResourceList     `json:"allocatable"`
+	System        corev1.NodeSystemInfo   `json:"system"`
+	Conditions    []corev1.NodeCondition  `json:"conditions,omitempty"`
+	Units         map[string]Commit       `json:"units,omitempty"`  // accepted commit of each sync unit
+	Tips          map[string]Commit       `json:"tips,omitempty"`   // newest commit seen of each sync unit
+	Images        []corev1.ContainerImage `json:"images,omitempty"` // present on the node
 }
 
 // PodStates is what a node says of its pods: everything that routing and
@@ -98,13 +102,62 @@ type NodeHealth struct {
 // Gone reports whether the node's pods count as gone.
 func (h NodeHealth) Gone() bool { return h.Status == NodeLost || h.Status == NodeLeft }
 
+// NodeStatus says whether a node is heard of. It is judged by the leader, from
+// leases, and never by the node itself.
+type NodeStatus string
+
+// The states of a node. Only Lost and Left move pods: a Suspect node gets no new
+// ones, and nothing else happens to it.
+const (
+	NodeAlive   NodeStatus = "Alive"   // it renews its lease
+	NodeSuspect NodeStatus = "Suspect" // it does not, and peers are being asked
+	NodeLost    NodeStatus = "Lost"    // nobody reaches it; its pods may run on
+	NodeLeft    NodeStatus = "Left"    // it said good-bye or was removed
+)
+
+// NodeHealth is the leader's judgement of one node.
+type NodeHealth struct {
+	Node   string     `json:"node"`
+	Status NodeStatus `json:"status"`
+	Since  time.Time  `json:"since"` // when it came to have this status
+	// Unstable marks a node that came and went too often: it gets no new pods
+	// and keeps what runs.
+	Unstable bool `json:"unstable,omitempty"`
+}
+
+// ClaimHolder is who may run an exclusive identity, as consensus granted it.
+type ClaimHolder struct {
+	Claim Claim  `json:"claim"`
+	Node  string `json:"node"`
+	// Released says that the holder cannot be running the identity any more,
+	// though it is not heard of: its lease ended long enough ago for its fencer
+	// to have done its work. The claim may then be granted to another node.
+	Released bool `json:"released,omitempty"`
+}
+
 // Board is the observed state of the whole fleet, as far as this node has heard.
 type Board struct {
 	Nodes    []NodeInfo    // sorted by name
-	Pods     []PodStates   // sorted by node
+	Pods     []PodStates   // sorted by node; a node without one has not reported yet
 	Usage    []Usage       // sorted by node
 	Health   []NodeHealth  // sorted by node; a node without an entry is alive
 	Assigned AssignmentSet // the last one published; zero when none is known
+	// Claims are the exclusive identities that were granted, by
+	// Identity.String().
+	Claims map[string]ClaimHolder
+	// ConnectivityChecked is when the leader last made sure that it is not the
+	// leader itself that is cut off.
+	ConnectivityChecked time.Time
+}
+
+// HealthOf returns the judgement on a node; one that nobody judged is alive.
+func (b Board) HealthOf(name string) NodeHealth {
+	for _, h := range b.Health {
+		if h.Node == name {
+			return h
+		}
+	}
+	return NodeHealth{Node: name, Status: NodeAlive}
 }
 
 // Node returns the record of a node.
