@@ -78,30 +78,6 @@ type Usage struct {
 	Pods map[string]corev1.ResourceList `json:"pods,omitempty"` // by instance
 }
 
-// NodeStatus says whether a node is there, as far as the leader knows.
-type NodeStatus string
-
-// The states of a node. Only Lost and Left make its pods count as gone.
-const (
-	NodeAlive   NodeStatus = "Alive"
-	NodeSuspect NodeStatus = "Suspect" // silent for a moment; peers are asked whether they reach it
-	NodeLost    NodeStatus = "Lost"    // silent, and nobody reaches it
-	NodeLeft    NodeStatus = "Left"    // its daemon has said goodbye
-)
-
-// NodeHealth is what the leader believes of a node.
-type NodeHealth struct {
-	Node   string     `json:"node"`
-	Status NodeStatus `json:"status"`
-	Since  time.Time  `json:"since"` // of Status
-	// Unstable marks a node that came and went too often: it keeps what it
-	// runs and gets nothing new for a while.
-	Unstable bool `json:"unstable,omitempty"`
-}
-
-// Gone reports whether the node's pods count as gone.
-func (h NodeHealth) Gone() bool { return h.Status == NodeLost || h.Status == NodeLeft }
-
 // NodeStatus says whether a node is heard of. It is judged by the leader, from
 // leases, and never by the node itself.
 type NodeStatus string
@@ -124,6 +100,9 @@ type NodeHealth struct {
 	// and keeps what runs.
 	Unstable bool `json:"unstable,omitempty"`
 }
+
+// Gone reports whether the node's pods count as gone.
+func (h NodeHealth) Gone() bool { return h.Status == NodeLost || h.Status == NodeLeft }
 
 // ClaimHolder is who may run an exclusive identity, as consensus granted it.
 type ClaimHolder struct {
