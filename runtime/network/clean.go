@@ -60,10 +60,11 @@ func (n *Network) sweepLeases() error {
 	return errors.Join(errs...)
 }
 
-// Reset removes every sandbox, the bridge and all files of the pod network.
+// Reset removes every sandbox, the bridge, the paths to other nodes and all files
+// of the pod network.
 func (n *Network) Reset(ctx context.Context) error {
 	_, err := n.Sweep(ctx, func(string) bool { return false })
-	errs := []error{err}
+	errs := []error{err, CleanUp()}
 	if link, err := netlink.LinkByName(n.cfg.Bridge); err == nil {
 		errs = append(errs, netlink.LinkDel(link))
 	}

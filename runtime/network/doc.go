@@ -12,6 +12,10 @@
 // writes the record that makes the sandbox complete. A sandbox without a record
 // was interrupted half-way and is removed.
 //
+// Pods of different nodes reach each other by their own addresses: [Plan] works
+// out the paths, directly where nodes share a network and through a VXLAN device
+// where they do not, and a [Fabric] makes the kernel have them.
+//
 // "The host" is the network namespace that this process lives in, which is not
 // always the machine's first one.
 package network

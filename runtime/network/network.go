@@ -27,15 +27,20 @@ type Config struct {
 	PluginDir []string // where the CNI plugins are; empty: /usr/lib/cni, /opt/cni/bin
 	Bridge    string   // name of the bridge; "" means shoal0
 	PodCIDR   netip.Prefix
-	MTU       int // 0: what the kernel gives
+	MTU       int // of pod interfaces; 0: what the machine's links allow, see PodMTU
 }
+
+const defaultBridge = "shoal0"
 
 // Network makes and removes the pods' networks. It may be used concurrently for
 // different instances.
 type Network struct {
 	cfg  Config
 	cni  *libcni.CNIConfig
-	list *libcni.NetworkConfigList
+	list *libcni.NetworkConfigList // nil without a pod CIDR
+
+	mtu      sync.Mutex
+	measured *libcni.NetworkConfigList // list with the MTU; nil until a link told it
 
 	host sync.Once // the host's own settings
 	warn []string
@@ -69,7 +74,7 @@ type record struct {
 // New returns the network of a machine. It changes nothing yet.
 func New(cfg Config) (*Network, error) {
 	if cfg.Bridge == "" {
-		cfg.Bridge = "shoal0"
+		cfg.Bridge = defaultBridge
 	}
 	if len(cfg.PluginDir) == 0 {
 		cfg.PluginDir = []string{"/usr/lib/cni", "/opt/cni/bin"}
@@ -81,12 +86,38 @@ func New(cfg Config) (*Network, error) {
 	if !cfg.PodCIDR.IsValid() {
 		return n, nil // pods with hostNetwork only
 	}
-	list, err := libcni.ConfListFromBytes(n.configuration())
+	list, err := libcni.ConfListFromBytes(n.configuration(cfg.MTU))
 	if err != nil {
 		return nil, fmt.Errorf("pod network %s: %w", cfg.PodCIDR, err)
 	}
 	n.list = list
 	return n, nil
+}
+
+// adding returns the configuration that new pods are connected with. Its MTU is
+// settled with the first pod after a link is up, and then stays: pods of one
+// bridge must not differ.
+func (n *Network) adding() (*libcni.NetworkConfigList, error) {
+	if n.list == nil {
+		return nil, errors.New("this node has no pod CIDR yet")
+	}
+	n.mtu.Lock()
+	defer n.mtu.Unlock()
+	if n.measured != nil {
+		return n.measured, nil
+	}
+	mtu := n.cfg.MTU
+	if mtu == 0 {
+		mtu = hostMTU(n.cfg.Bridge)
+	}
+	if mtu == 0 {
+		return n.list, nil
+	}
+	list, err := libcni.ConfListFromBytes(n.configuration(mtu))
+	if err == nil {
+		n.measured = list
+	}
+	return list, err
 }
 
 func (n *Network) path(parts ...string) string {
@@ -95,7 +126,7 @@ func (n *Network) path(parts ...string) string {
 
 // configuration returns the CNI configuration list. Masquerading and hostPorts
 // are not the plugins' business: room policy owns the rules.
-func (n *Network) configuration() []byte {
+func (n *Network) configuration(mtu int) []byte {
 	bridge := map[string]any{
 		"type":             "bridge",
 		"bridge":           n.cfg.Bridge,
@@ -111,8 +142,8 @@ func (n *Network) configuration() []byte {
 			"ranges":  [][]map[string]string{{{"subnet": n.cfg.PodCIDR.Masked().String()}}},
 		},
 	}
-	if n.cfg.MTU > 0 {
-		bridge["mtu"] = n.cfg.MTU
+	if mtu > 0 {
+		bridge["mtu"] = mtu
 	}
 	out, err := json.Marshal(map[string]any{
 		"cniVersion": "1.0.0",
@@ -167,10 +198,11 @@ func (n *Network) Connect(ctx context.Context, s Sandbox, id string) (Info, erro
 }
 
 func (n *Network) add(ctx context.Context, s Sandbox) ([]string, error) {
-	if n.list == nil {
-		return nil, errors.New("this node has no pod CIDR yet")
+	list, err := n.adding()
+	if err != nil {
+		return nil, err
 	}
-	result, err := n.cni.AddNetworkList(ctx, n.list, n.runtimeConf(s.Instance, s.Namespace, s.Pod))
+	result, err := n.cni.AddNetworkList(ctx, list, n.runtimeConf(s.Instance, s.Namespace, s.Pod))
 	if err != nil {
 		return nil, err
 	}
