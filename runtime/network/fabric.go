@@ -326,23 +326,18 @@ func ipNet(p netip.Prefix) *net.IPNet {
 }
 
 // forwardPackets makes the machine a router, and loosens the check of sources
-// where it is strict: of two nodes one may hold the way direct that the other
-// one tunnels, because their prefixes differ.
+// where it is strict: of two nodes one may take the direct way where the other
+// one tunnels, because their prefixes differ, and then packets come over another
+// link than the answers leave by.
 // Source: Linux, Documentation/networking/ip-sysctl.rst, rp_filter.
 func forwardPackets(links []Link, routes []Route) error {
 	const ipv4 = "/proc/sys/net/ipv4/"
 	errs := []error{change(ipv4+"ip_forward", "1")}
-	indexes := map[int]bool{}
-	for _, r := range routes {
-		indexes[r.Link] = true
-		if r.Tunnel {
-			errs = append(errs, loosen(TunnelName))
-		}
-	}
 	for _, l := range links {
-		if indexes[l.Index] {
-			errs = append(errs, loosen(l.Name))
-		}
+		errs = append(errs, loosen(l.Name))
+	}
+	if slices.ContainsFunc(routes, func(r Route) bool { return r.Tunnel }) {
+		errs = append(errs, loosen(TunnelName))
 	}
 	return errors.Join(errs...)
 }

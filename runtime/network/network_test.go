@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -151,6 +152,10 @@ func TestInterrupted(t *testing.T) {
 			}
 			if err := n.Remove(t.Context(), "i"); err != nil {
 				t.Fatal(err)
+			}
+			// A namespace that nothing pins any more goes a little later.
+			for deadline := time.Now().Add(5 * time.Second); len(links(t)) > 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
 			}
 			if mounts := testenv.Mounts(dir); len(mounts) > 0 || len(links(t)) > 0 {
 				t.Errorf("left: %q %q", mounts, links(t))

@@ -227,18 +227,18 @@ func PodMTU(links []Link) int {
 	return max(mtu-TunnelOverhead, 576) // every IPv4 host must take 576: RFC 791
 }
 
-// with returns the paths that want describes, together with what of ours leads
-// to the ranges it keeps. MTU, address and MAC of a tunnel that is only kept
+// with returns the paths together with what of ours leads to the ranges that
+// are kept. MTU, address and MAC of a tunnel that is only kept
 // are those it would have now.
-func (want Paths) with(have Paths, self Peer, links []Link) Paths {
-	out := want
-	out.Routes = slices.Clone(want.Routes)
+func (p Paths) with(have Paths, self Peer, links []Link) Paths {
+	out := p
+	out.Routes = slices.Clone(p.Routes)
 	var ends []End
-	if want.Tunnel != nil {
-		ends = slices.Clone(want.Tunnel.Ends)
+	if p.Tunnel != nil {
+		ends = slices.Clone(p.Tunnel.Ends)
 	}
 	for _, r := range have.Routes {
-		if !slices.Contains(want.Kept, r.To) {
+		if !slices.Contains(p.Kept, r.To) {
 			continue
 		}
 		if !r.Tunnel {

@@ -29,7 +29,7 @@ func (f *Fabric) Watch(ctx context.Context, changed func()) error {
 		if stop() {
 			socket.Close()
 		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) {
+		if ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("watch links and addresses: %w", err)
 		}
 	}
