@@ -111,6 +111,9 @@ type Facts struct {
 	// Replaced are the recent starts of pods in the place of lost ones, oldest
 	// first: the storm brake counts them.
 	Replaced []Replacement `json:"replaced,omitempty"`
+	// Away are the nodes that were lost or had left: with the zero time while
+	// they are, then for a while with the time at which they came back.
+	Away map[string]time.Time `json:"away,omitempty"`
 }
 
 // Replacement is a number of pods that were started at one time in the place of
