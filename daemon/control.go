@@ -47,6 +47,7 @@ type control struct {
 
 	checkpoint checkpoint
 	decided    decided
+	claims     map[string]api.ClaimHolder // granted since this daemon started
 	objects    map[string]*corev1.Pod // by instance, without status
 	missing    map[string]string      // by instance: why it has no object
 	kept       []api.Commit
@@ -115,11 +116,22 @@ func (c *control) observe() (api.PodStates, bool) {
 
 // decide schedules, remembers the result, and tells what changed.
 func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) time.Time {
-	set, facts, wake := scheduler.Schedule(snapshot, board, c.decided.Facts, now)
+	// A fleet of one: whoever leads it has the quorum, and grants every claim.
+	authority := scheduler.Authority{Leader: c.cfg.Node, Epoch: 1, Term: 1, Quorate: true}
+	if c.claims == nil {
+		c.claims = scheduler.ClaimsOf(c.decided.Assigned)
+	}
+	board.Claims = c.claims
+	d := scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
+	if len(d.Claims) > 0 {
+		c.claims = scheduler.Grant(c.claims, d.Claims)
+		board.Claims = c.claims
+		d = scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
+	}
+	set, facts, wake := d.Set, d.Facts, d.Wake
 	if !snapshot.Known() {
 		return wake
 	}
-	set.Epoch, set.Term, set.Quorate, set.Leader = 1, 1, true, c.cfg.Node
 	facts.Term = 1
 	var services []*corev1.Service
 	for service := range api.Of[*corev1.Service](snapshot) {

@@ -3,7 +3,7 @@
 //
 //	snapshot := gitsync.Latest()                         // desired: what Git says
 //	board    := the machines' own records                // observed
-//	set, facts := scheduler.Schedule(snapshot, board, facts, now)
+//	decision := scheduler.Schedule(snapshot, board, facts, authority, now)
 //	runtime.Sync(assigned pods, pods to remove)          // make this machine run its pods
 //	policy.Set(rules and names)                          // make this machine route its traffic
 //

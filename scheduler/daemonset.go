@@ -20,6 +20,7 @@ var daemonTolerations = []corev1.Toleration{
 	{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
 	{Key: corev1.TaintNodePIDPressure, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
 	{Key: corev1.TaintNodeUnschedulable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+	{Key: unstableTaint, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
 }
 
 // expandDaemonSet makes a workload with one slot per matching node; the slot's
@@ -44,26 +45,29 @@ func expandDaemonSet(value *appsv1.DaemonSet, object api.Object, nodes []node) w
 	return w
 }
 
+// decideDaemonSet leaves nodes that are gone alone: their pods wait for them, and
+// do not hold a rollout up on the others.
 func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *input) change {
 	var c change
 	minReady := seconds(value.Spec.MinReadySeconds)
+	slots := slices.DeleteFunc(slices.Clone(w.slots), func(slot string) bool { return in.node(slot).gone() })
 	bySlot := map[string][]*pod{}
-	for _, p := range c.replaceEnded(pods) {
-		if !slices.Contains(w.slots, p.Slot) {
-			if in.knows(p.Slot) {
-				c.stop(p, reasonNodeMismatch)
-			}
-			continue
+	for _, p := range c.replaceEnded(slices.DeleteFunc(slices.Clone(pods), func(p *pod) bool { return p.lost })) {
+		n := in.node(p.Slot)
+		switch _, matches := slices.BinarySearch(w.slots, p.Slot); {
+		case matches:
+			bySlot[p.Slot] = append(bySlot[p.Slot], p)
+		case n != nil && !n.gone():
+			c.stop(p, reasonNodeMismatch)
 		}
-		bySlot[p.Slot] = append(bySlot[p.Slot], p)
 	}
-	surge, unavailable := daemonBudget(value, w.want)
-	for _, slot := range w.slots {
+	surge, unavailable := daemonBudget(value, len(slots))
+	for _, slot := range slots {
 		if !slices.ContainsFunc(bySlot[slot], func(p *pod) bool { ok, at := p.available(minReady, in.now); c.wakeAt(at); return ok }) {
 			unavailable--
 		}
 	}
-	for _, slot := range w.slots {
+	for _, slot := range slots {
 		current, old := splitRevision(bySlot[slot], w.revision)
 		current = mostWanted(current)
 		for _, p := range current[min(1, len(current)):] {
@@ -73,7 +77,7 @@ func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *inpu
 		case len(current) == 0 && len(old) == 0:
 			// The pod of a slot whose old instance is still stopping waits
 			// for it: both may want the same host port.
-			if in.goingSlot[w.id.At(slot)] == 0 || surge > 0 {
+			if (in.goingSlot[w.id.At(slot)] == 0 || surge > 0) && in.node(slot).unusable() == "" {
 				c.start(slot, w.current(), reasonNodeJoin)
 			}
 		case value.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType || len(old) == 0:

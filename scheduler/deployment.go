@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -12,6 +13,7 @@ import (
 func expandDeployment(value *appsv1.Deployment, object api.Object) workload {
 	w := newWorkload(object, &value.Spec.Template)
 	w.setReplicas(value.Spec.Replicas)
+	w.exclusive = w.annotated() || value.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
 	w.decide = func(w *workload, pods []*pod, in *input) change { return decideDeployment(w, value, pods, in) }
 	return w
 }
@@ -21,23 +23,24 @@ func expandDeployment(value *appsv1.Deployment, object api.Object) workload {
 // for each ReplicaSet.
 func decideDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *input) change {
 	var c change
+	if w.exclusive {
+		c.exclusiveDeployment(w, value, pods, in)
+		return c
+	}
 	minReady := seconds(value.Spec.MinReadySeconds)
-	live := c.replaceEnded(pods)
+	all := in.muster(w, pods)
+	live := c.replaceEnded(all.here)
 	target := w.rolloutTarget(value, live, in.facts.Rollouts[w.id.String()])
 	current, old := splitRevision(live, target.revision)
-
-	switch {
-	case value.Spec.Paused && len(old) > 0:
-		c.scalePaused(w, live, target)
-	case value.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && len(old) > 0:
-		c.stopAll(old, reasonRecreate)
-	case value.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && len(current) == 0 && in.going[w.id] > 0:
-		// Recreate: the old pods must be gone, not just told to go.
-	default:
-		budget := deploymentBudget(value, w.want)
-		c.roll(w, current, old, target, budget, minReady, in.now)
+	b := deploymentBudget(value, all.want)
+	if value.Spec.Paused && len(old) > 0 {
+		c.scale(w, all, live, target, level{floor: all.want - b.unavailable, moves: max(1, b.surge, b.unavailable), minReady: minReady}, in)
+	} else {
+		c.roll(w, all, current, old, target, b, minReady, in)
 	}
-	c.rollout = c.progress(w, value, live, target, minReady, in)
+	here := *w
+	here.want = all.want
+	c.rollout = c.progress(&here, value, live, target, minReady, in)
 	return c
 }
 
@@ -55,17 +58,6 @@ func (w *workload) rolloutTarget(value *appsv1.Deployment, live []*pod, known ap
 	}
 	last := known.History[len(known.History)-1]
 	return template{revision: last.Revision, unit: last.Unit, commit: last.Commit}
-}
-
-// scalePaused keeps the number of pods right without moving the rollout.
-func (c *change) scalePaused(w *workload, live []*pod, target template) {
-	if surplus := len(live) - w.want; surplus > 0 {
-		for _, p := range leastWanted(live)[:surplus] {
-			c.stop(p, reasonSurplus)
-		}
-		return
-	}
-	c.fill(w, live, target)
 }
 
 // A budget says how far a rolling update may stray from the wanted number.
@@ -90,33 +82,11 @@ func deploymentBudget(value *appsv1.Deployment, want int) budget {
 
 // roll does one step of a rolling update, or of plain scaling when there are no
 // old pods.
-func (c *change) roll(w *workload, current, old []*pod, target template, b budget, minReady time.Duration, now time.Time) {
-	if surplus := len(current) - w.want; surplus > 0 {
-		ranked := leastWanted(current)
-		c.stopAll(ranked[:surplus], reasonSurplus)
-		current = ranked[surplus:]
-	}
-	total := len(current) + len(old)
-	starts := max(0, min(w.want-len(current), w.want+b.surge-total))
-	reason := reasonMissing
-	if len(old) > 0 {
-		reason = reasonRollout
-	}
-	for i, slot := range freeSlots(starts, current) {
-		if i < c.ended {
-			c.start(slot, target, reasonReplace)
-			continue
-		}
-		c.start(slot, target, reason)
-	}
-	if len(old) == 0 {
-		return
-	}
-
+func (c *change) roll(w *workload, all crew, current, old []*pod, target template, b budget, minReady time.Duration, in *input) {
 	available := func(pods []*pod) int {
 		n := 0
 		for _, p := range pods {
-			ok, at := p.available(minReady, now)
+			ok, at := p.available(minReady, in.now)
 			c.wakeAt(at)
 			if ok {
 				n++
@@ -124,22 +94,43 @@ func (c *change) roll(w *workload, current, old []*pod, target template, b budge
 		}
 		return n
 	}
-	floor := w.want - b.unavailable
-	currentAvailable := available(current)
+	floor := all.want - b.unavailable
+	each := c.oneEach(w, current, &level{
+		available: available(current) + available(old), floor: floor, moves: max(1, b.surge, b.unavailable), minReady: minReady,
+	}, target, in)
+	if surplus := len(each) - all.want; surplus > 0 {
+		ranked := leastWanted(each)
+		c.giveUp(ranked[:surplus], current)
+		each = ranked[surplus:]
+	}
+	total := len(each) + len(old)
+	starts := max(0, min(all.want-len(each), all.want+b.surge-total))
+	reason := reasonMissing
+	if len(old) > 0 {
+		reason = reasonRollout
+	}
+	for i, slot := range freeSlots(starts, slices.Concat(each, all.waiting)) {
+		c.start(slot, target, c.reasonOf(slot, i, all.lost, reason))
+	}
+	if len(old) == 0 {
+		return
+	}
+
+	currentAvailable := available(each)
 	// New pods that are not available yet, those just started among them,
 	// are not counted on.
-	may := total - floor - (len(current) - currentAvailable)
+	may := total - floor - (len(each) - currentAvailable)
 	stopped := 0
 	ranked := leastWanted(old)
 	for _, p := range ranked {
-		if ok, _ := p.available(minReady, now); !ok && stopped < may {
+		if ok, _ := p.available(minReady, in.now); !ok && stopped < may {
 			c.stop(p, reasonSuperseded)
 			stopped++
 		}
 	}
 	spare := min(available(old)+currentAvailable-floor, may-stopped)
 	for _, p := range ranked {
-		if ok, _ := p.available(minReady, now); ok && spare > 0 {
+		if ok, _ := p.available(minReady, in.now); ok && spare > 0 {
 			c.stop(p, reasonSuperseded)
 			spare--
 		}

@@ -2,7 +2,7 @@
 // in, values come out, and there is no clock, no randomness and no I/O in it.
 // The leader of a fleet, `shoal plan` and the tests all run the same code:
 //
-//	set, facts, wake := scheduler.Schedule(snapshot, board, facts, now)
+//	decision := scheduler.Schedule(snapshot, board, facts, authority, now)
 //
 // It asks two questions, one after the other, and keeps them apart.
 //
@@ -15,7 +15,20 @@
 // passes all filters. Nothing here looks at rollouts. What fits nowhere stays
 // pending with a reason.
 //
-// Three rules hold throughout. An unknown desire removes nothing. What runs
-// stays where it runs. A second call with the result of the first decides
-// nothing new.
+// What may be done depends on what is known of the nodes and on the leader's
+// authority (crew.go, brake.go, exclusive.go):
+//
+//   - The pods of a node that is lost count as gone. Others start in their place
+//     at once, unless nothing but that node is for them. They themselves are
+//     told nothing; when the node returns, the pod of a slot that has been ready
+//     for longest stays, and the other goes after half a minute.
+//   - An exclusive pod starts only under the claim of its identity, which
+//     consensus grants, and only once whatever ran under the claim before is
+//     known to be gone. A leader without a quorum leaves exclusive pods alone.
+//   - A storm brake limits how many pods are started in the place of lost ones.
+//
+// Three rules hold throughout. What is not known removes nothing: neither an
+// unknown desire, nor a node that is lost or has not reported. What runs stays
+// where it runs. A
+// second call with the result of the first decides nothing new.
 package scheduler

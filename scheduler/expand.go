@@ -18,7 +18,9 @@ type workload struct {
 	revision string // of the template in Git now
 	want     int    // number of pods; for a DaemonSet the number of matching nodes
 	slots    []string
-	decide   func(w *workload, pods []*pod, in *input) change
+	// exclusive says that of one identity only one pod may run, under a claim.
+	exclusive bool
+	decide    func(w *workload, pods []*pod, in *input) change
 }
 
 // expand lists the workloads of a snapshot, sorted by key. The nodes matter to
@@ -32,9 +34,9 @@ func expand(snapshot api.Snapshot, nodes []node) []workload {
 		case *appsv1.Deployment:
 			out = append(out, expandDeployment(value, object))
 		case *appsv1.ReplicaSet:
-			out = append(out, expandReplicas(object, &value.Spec.Template, value.Spec.Replicas))
+			out = append(out, expandReplicas(object, &value.Spec.Template, value.Spec.Replicas, value.Spec.MinReadySeconds))
 		case *corev1.ReplicationController:
-			out = append(out, expandReplicas(object, value.Spec.Template, value.Spec.Replicas))
+			out = append(out, expandReplicas(object, value.Spec.Template, value.Spec.Replicas, value.Spec.MinReadySeconds))
 		case *appsv1.DaemonSet:
 			out = append(out, expandDaemonSet(value, object, nodes))
 		}

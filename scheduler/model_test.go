@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,12 +30,20 @@ type model struct {
 	set     api.AssignmentSet
 	facts   api.Facts
 	commit  int
+	health  map[string]api.NodeHealth
+	stale   map[string][]api.PodState // what a node that is lost said last
+	silent  map[string]bool           // nodes that said nothing of their pods yet
+	claims  map[string]api.ClaimHolder
+	checked time.Time
+	acting  bool // the leader has no quorum
+	slow    bool // consensus grants no claim now
 }
 
 func newModel() *model {
 	return &model{
 		now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), objects: map[string]api.Object{}, known: true,
 		nodes: map[string]api.NodeInfo{}, states: map[string]api.PodState{}, where: map[string]string{},
+		health: map[string]api.NodeHealth{}, stale: map[string][]api.PodState{}, silent: map[string]bool{},
 	}
 }
 
@@ -52,52 +61,116 @@ func (m *model) snapshot() api.Snapshot {
 func (m *model) hash() api.Commit { return api.Commit(fmt.Sprintf("c%d", m.commit)) }
 
 func (m *model) board() api.Board {
-	b := api.Board{Assigned: m.set}
-	records := map[string]*api.PodStates{}
+	b := api.Board{Assigned: m.set, Claims: m.claims, ConnectivityChecked: m.checked}
 	for name, n := range m.nodes {
 		b.Nodes = append(b.Nodes, n)
-		records[name] = &api.PodStates{Node: name, Seq: api.Seq{N: 1}}
+		if m.silent[name] {
+			continue
+		}
+		r := api.PodStates{Node: name, Seq: api.Seq{N: 1}}
+		if m.away(name) {
+			r.Pods = m.stale[name]
+		} else {
+			r.Pods = m.on(name)
+		}
+		b.Pods = append(b.Pods, r)
 	}
-	for instance, state := range m.states {
-		r := records[m.where[instance]]
-		r.Pods = append(r.Pods, state)
-	}
-	for _, r := range records {
-		slices.SortFunc(r.Pods, func(a, c api.PodState) int { return a.Pod.Compare(c.Pod) })
-		b.Pods = append(b.Pods, *r)
+	for _, h := range m.health {
+		b.Health = append(b.Health, h)
 	}
 	slices.SortFunc(b.Nodes, func(a, c api.NodeInfo) int { return strings.Compare(a.Name, c.Name) })
 	slices.SortFunc(b.Pods, func(a, c api.PodStates) int { return strings.Compare(a.Node, c.Node) })
+	slices.SortFunc(b.Health, func(a, c api.NodeHealth) int { return strings.Compare(a.Node, c.Node) })
 	return b
 }
 
-// schedule decides once.
-func (m *model) schedule() time.Time {
-	set, facts, wake := Schedule(m.snapshot(), m.board(), m.facts, m.now)
-	set.Leader = "n1"
-	m.set, m.facts = set, facts
-	return wake
+// on lists what runs on a node.
+func (m *model) on(name string) []api.PodState {
+	var out []api.PodState
+	for instance, state := range m.states {
+		if m.where[instance] == name {
+			out = append(out, state)
+		}
+	}
+	slices.SortFunc(out, func(a, c api.PodState) int { return a.Pod.Compare(c.Pod) })
+	return out
 }
 
-// obey lets the nodes start what is assigned and drop what is removed. Started
-// pods are not ready yet.
+func (m *model) away(name string) bool { return m.health[name].Gone() }
+
+// judge changes what the leader believes of a node.
+func (m *model) judge(name string, status api.NodeStatus) {
+	if (api.NodeHealth{Status: status}).Gone() && !m.away(name) {
+		m.stale[name] = m.on(name)
+	}
+	m.health[name] = api.NodeHealth{Node: name, Status: status, Since: m.now, Unstable: m.health[name].Unstable}
+}
+
+// release says of every claim whose node is lost that it runs there no more,
+// which is then so: the fencer has done its work.
+func (m *model) release() {
+	next := maps.Clone(m.claims)
+	for id, holder := range next {
+		if !m.away(holder.Node) {
+			continue
+		}
+		holder.Released = true
+		next[id] = holder
+		for instance, s := range m.states {
+			if m.where[instance] == holder.Node && s.Pod.Identity.String() == id {
+				delete(m.states, instance)
+			}
+		}
+	}
+	m.claims = next
+}
+
+func (m *model) authority() Authority { return Authority{Leader: "n1", Quorate: !m.acting} }
+
+// decide decides once, and again when consensus granted what it asked for.
+func (m *model) decide() Decision {
+	d := Schedule(m.snapshot(), m.board(), m.facts, m.authority(), m.now)
+	if len(d.Claims) > 0 && !m.slow {
+		m.claims = Grant(m.claims, d.Claims)
+		d = Schedule(m.snapshot(), m.board(), m.facts, m.authority(), m.now)
+	}
+	return d
+}
+
+// schedule decides and remembers it.
+func (m *model) schedule() time.Time {
+	d := m.decide()
+	m.set, m.facts = d.Set, d.Facts
+	return d.Wake
+}
+
+// obey lets the nodes start what is assigned and drop what is removed, but for
+// those that are lost: they run on. Started pods are not ready yet.
 func (m *model) obey() {
 	for _, a := range m.set.Pods {
-		if _, there := m.states[a.Pod.Instance]; !there {
-			m.states[a.Pod.Instance] = api.PodState{Pod: a.Pod, Commit: a.Commit, Unit: a.Unit, Phase: corev1.PodRunning, Started: m.now}
+		if _, there := m.states[a.Pod.Instance]; !there && !m.away(a.Node) && m.granted(a) {
+			m.states[a.Pod.Instance] = api.PodState{Pod: a.Pod, Commit: a.Commit, Unit: a.Unit, Phase: corev1.PodRunning, Started: m.now, Claim: a.Claim}
 			m.where[a.Pod.Instance] = a.Node
 		}
 	}
 	for _, r := range m.set.Remove {
-		delete(m.states, r.Assignment.Pod.Instance)
+		if !m.away(r.Assignment.Node) {
+			delete(m.states, r.Assignment.Pod.Instance)
+		}
 	}
+}
+
+// granted reports whether a node may start a pod: an exclusive one only under
+// the claim in force.
+func (m *model) granted(a api.Assignment) bool {
+	return a.Claim == api.Claim{} || m.claims[a.Pod.Identity.String()].Claim == a.Claim
 }
 
 // ready makes pods of an owner ready or not, those of one revision if it is
 // not empty.
 func (m *model) ready(owner, revision string, ready bool) {
 	for instance, s := range m.states {
-		if s.Pod.Owner != owner || revision != "" && s.Pod.Revision != revision || s.Ready == ready {
+		if s.Pod.Owner != owner || revision != "" && s.Pod.Revision != revision || s.Ready == ready || m.away(m.where[instance]) {
 			continue
 		}
 		s.Ready, s.ReadyAt = ready, time.Time{}
@@ -138,6 +211,9 @@ func (m *model) describe() string {
 		if s, there := m.states[a.Pod.Instance]; there {
 			state = map[bool]string{true: "ready", false: "not ready"}[s.Ready]
 		}
+		if m.away(a.Node) {
+			state = "lost"
+		}
 		lines = append(lines, fmt.Sprintf("%-22s %-5s on %s  %-9s  %s", a.Pod.Identity, a.Pod.Revision, a.Node, state, a.Reason))
 	}
 	for _, u := range m.set.Pending {
@@ -170,6 +246,9 @@ type spec struct {
 	replicas             int32
 	surge, unavailable   string
 	recreate, paused     bool
+	exclusive            bool
+	hostname             string // of the one node it is for
+	priority             int32
 	minReady, deadline   int32
 	cpu                  string
 	hostPort             int32
@@ -184,10 +263,20 @@ func (s spec) template() corev1.PodTemplateSpec {
 	if s.hostPort != 0 {
 		c.Ports = []corev1.ContainerPort{{ContainerPort: s.hostPort, HostPort: s.hostPort, Protocol: corev1.ProtocolTCP}}
 	}
-	return corev1.PodTemplateSpec{
+	t := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": s.name}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{c}},
 	}
+	if s.exclusive {
+		t.Annotations = map[string]string{exclusiveAnnotation: "true"}
+	}
+	if s.hostname != "" {
+		t.Spec.NodeSelector = map[string]string{corev1.LabelHostname: s.hostname}
+	}
+	if s.priority != 0 {
+		t.Spec.Priority = &s.priority
+	}
+	return t
 }
 
 // commitSpec puts a workload into Git.
@@ -215,7 +304,7 @@ func (m *model) commitSpec(s spec) {
 	case "Pod":
 		group = ""
 		t := s.template()
-		meta.Labels = t.Labels
+		meta.Labels, meta.Annotations = t.Labels, t.Annotations
 		value = &corev1.Pod{ObjectMeta: meta, Spec: t.Spec}
 	}
 	m.objects[s.kind+"/"+s.name] = api.Object{

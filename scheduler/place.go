@@ -7,77 +7,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/resource"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"github.com/shoal-dev/shoal/api"
 )
-
-// A node is a node of the board and what is left of it while pods are placed.
-type node struct {
-	info   api.NodeInfo
-	object *corev1.Node // for the affinity helpers: name and labels
-	ready  bool
-	total  amounts
-	free   amounts
-	ports  map[api.HostPort]bool
-	count  map[api.Identity]int // pods by workload
-}
-
-// amounts are quantities by resource name: CPU in thousandths, everything else
-// in its base unit.
-type amounts map[corev1.ResourceName]int64
-
-func newAmounts(list corev1.ResourceList) amounts {
-	out := make(amounts, len(list))
-	for name, quantity := range list {
-		if name == corev1.ResourceCPU {
-			out[name] = quantity.MilliValue()
-			continue
-		}
-		out[name] = quantity.Value()
-	}
-	return out
-}
-
-func newNodes(infos []api.NodeInfo) []node {
-	out := make([]node, len(infos))
-	for i, info := range infos {
-		out[i] = node{
-			info:   info,
-			object: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: info.Name, Labels: info.Labels}},
-			ready:  isReady(info),
-			total:  newAmounts(info.Allocatable),
-			free:   newAmounts(info.Allocatable),
-			ports:  map[api.HostPort]bool{},
-			count:  map[api.Identity]int{},
-		}
-	}
-	slices.SortFunc(out, func(a, b node) int { return strings.Compare(a.info.Name, b.info.Name) })
-	return out
-}
-
-func isReady(info api.NodeInfo) bool {
-	for _, c := range info.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return true
-}
-
-// take books what a pod occupies.
-func (n *node) take(workload api.Identity, requests amounts, ports []api.HostPort) {
-	for name, amount := range requests {
-		n.free[name] -= amount
-	}
-	n.free[corev1.ResourcePods]--
-	for _, port := range ports {
-		n.ports[port] = true
-	}
-	n.count[workload]++
-}
 
 // A shape is all that placing needs to know of a template; identical pods share
 // one.
@@ -86,7 +19,10 @@ type shape struct {
 	amounts   amounts
 	hostPorts []api.HostPort
 	filter    filter
-	stuck     string // why the last pod of this shape found no node
+	priority  int32
+	// stuck says why the last pod of this shape found no node; the second one
+	// is for the pods that must leave a reserve.
+	stuck [2]string
 }
 
 // lazyShape returns a function that works the shape out when it is first asked
@@ -105,7 +41,15 @@ func newShape(template *corev1.PodTemplateSpec) *shape {
 	requests := resource.PodRequests(&corev1.Pod{Spec: template.Spec}, resource.PodResourcesOptions{})
 	return &shape{
 		requests: requests, amounts: newAmounts(requests), hostPorts: hostPorts(&template.Spec), filter: newFilter(template),
+		priority: priorityOf(&template.Spec),
 	}
+}
+
+func priorityOf(spec *corev1.PodSpec) int32 {
+	if spec.Priority == nil {
+		return 0
+	}
+	return *spec.Priority
 }
 
 func hostPorts(spec *corev1.PodSpec) []api.HostPort {
@@ -122,60 +66,17 @@ func hostPorts(spec *corev1.PodSpec) []api.HostPort {
 	return out
 }
 
-// A filter holds the conditions a node must meet whatever runs on it.
-type filter struct {
-	nodeName    string
-	affinity    nodeaffinity.RequiredNodeAffinity
-	tolerations []corev1.Toleration
-}
+// reserve is how full, in percent, the pods that replace lost ones may make a
+// node while several nodes are lost: what is left over is for what cannot be
+// foreseen.
+const reserve = 80
 
-func newFilter(template *corev1.PodTemplateSpec) filter {
-	return filter{
-		nodeName:    template.Spec.NodeName,
-		affinity:    nodeaffinity.NewRequiredNodeAffinity(template.Spec.NodeSelector, template.Spec.Affinity),
-		tolerations: template.Spec.Tolerations,
+// refusals lists why the pod does not fit on the node now. A careful one leaves
+// the reserve.
+func (s *shape) refusals(n *node, careful bool) []string {
+	if reason := n.unusable(); reason != "" {
+		return []string{reason}
 	}
-}
-
-func (f filter) matches(n *node) bool { return f.refuse(n) == "" }
-
-// refuse says why the node is not for this template, "" when it is. The words
-// are kube-scheduler's.
-func (f filter) refuse(n *node) string {
-	if f.nodeName != "" && f.nodeName != n.info.Name {
-		return "node(s) didn't match the requested node name"
-	}
-	if ok, err := f.affinity.Match(n.object); err != nil || !ok {
-		return "node(s) didn't match Pod's node affinity/selector"
-	}
-	taints := n.info.Taints
-	if !n.ready {
-		taints = append(slices.Clip(taints), corev1.Taint{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoExecute})
-	}
-	for i := range taints {
-		if taints[i].Effect != corev1.TaintEffectPreferNoSchedule && !f.tolerates(&taints[i]) {
-			return fmt.Sprintf("node(s) had untolerated taint(s) {%s: %s}", taints[i].Key, taints[i].Value)
-		}
-	}
-	return ""
-}
-
-// tolerates reports whether a toleration matches the taint.
-// Source: Kubernetes, "Taints and Tolerations".
-func (f filter) tolerates(taint *corev1.Taint) bool {
-	return slices.ContainsFunc(f.tolerations, func(t corev1.Toleration) bool {
-		if t.Effect != "" && t.Effect != taint.Effect || t.Key != "" && t.Key != taint.Key {
-			return false
-		}
-		if t.Operator == corev1.TolerationOpExists {
-			return true
-		}
-		return (t.Operator == "" || t.Operator == corev1.TolerationOpEqual) && t.Key != "" && t.Value == taint.Value
-	})
-}
-
-// refusals lists why the pod does not fit on the node now.
-func (s *shape) refusals(n *node) []string {
 	if reason := s.filter.refuse(n); reason != "" {
 		return []string{reason}
 	}
@@ -191,112 +92,190 @@ func (s *shape) refusals(n *node) []string {
 	if slices.ContainsFunc(s.hostPorts, n.occupies) {
 		out = append(out, "node(s) didn't have free ports for the requested pod ports")
 	}
+	if len(out) == 0 && careful && s.fills(n) {
+		out = append(out, fmt.Sprintf("node(s) would be filled by more than %d %%", reserve))
+	}
 	slices.Sort(out)
 	return out
 }
 
-// occupies reports whether a port collides with one in use: the same port and
-// protocol on the same address, or on all of them.
-func (n *node) occupies(want api.HostPort) bool {
-	for port := range n.ports {
-		if port.Port == want.Port && port.Protocol == want.Protocol && (wildcard(port.IP) || wildcard(want.IP) || port.IP == want.IP) {
+// fills reports whether the pod would take from a node what is kept in reserve.
+func (s *shape) fills(n *node) bool {
+	if beyondReserve(n, corev1.ResourcePods, 1) {
+		return true
+	}
+	for name, amount := range s.amounts {
+		if amount > 0 && beyondReserve(n, name, amount) {
 			return true
 		}
 	}
 	return false
 }
 
-func wildcard(ip string) bool { return ip == "" || ip == "0.0.0.0" }
+func beyondReserve(n *node, name corev1.ResourceName, amount int64) bool {
+	all := n.total[name]
+	return all-n.free[name]+amount > all/100*reserve+all%100*reserve/100
+}
 
 // A placement is a pod that needs a node.
 type placement struct {
-	pod   *pod
-	shape *shape
+	pod       *pod
+	shape     *shape
+	exclusive bool
 }
 
-// place gives each pod the best node that it fits on, oldest pods first, and
-// returns all assignments and what is left over, both sorted by pod. Pods that
-// are placed already, and those that are going until they are gone, keep what
-// they occupy.
-func place(nodes []node, kept []*pod, going []api.Removal, starts []placement) ([]api.Assignment, []api.Unplaced) {
-	byName := make(map[string]*node, len(nodes))
-	for i := range nodes {
-		byName[nodes[i].info.Name] = &nodes[i]
+// A placer gives pods to nodes.
+type placer struct {
+	in       *input
+	byName   map[string]*node
+	brake    brake
+	assigned []api.Assignment
+	pending  []api.Unplaced
+	claims   []ClaimRequest
+}
+
+// place gives each pod the best node that it fits on: those of a higher priority
+// first, then the oldest. Pods that are placed already, and those that are going
+// until they are gone, keep what they occupy.
+func place(in *input, kept []*pod, going []api.Removal, starts []placement) *placer {
+	p := &placer{in: in, byName: make(map[string]*node, len(in.nodes)), assigned: make([]api.Assignment, 0, len(kept)+len(starts))}
+	for i := range in.nodes {
+		p.byName[in.nodes[i].info.Name] = &in.nodes[i]
 	}
-	assigned := make([]api.Assignment, 0, len(kept)+len(starts))
-	for _, p := range kept {
-		if n := byName[p.node]; n != nil {
-			n.take(p.Workload(), newAmounts(p.requests), p.hostPorts)
-		}
-		assigned = append(assigned, p.assignment())
+	for _, k := range kept {
+		p.book(k.node, k.Workload(), k.requests, k.hostPorts)
+		p.assigned = append(p.assigned, k.assignment())
 	}
 	for _, r := range going {
-		if n := byName[r.Assignment.Node]; n != nil {
-			n.take(r.Assignment.Pod.Workload(), newAmounts(r.Assignment.Requests), r.Assignment.HostPorts)
-		}
+		p.book(r.Assignment.Node, r.Assignment.Pod.Workload(), r.Assignment.Requests, r.Assignment.HostPorts)
 	}
 	slices.SortStableFunc(starts, func(a, b placement) int {
-		return cmp.Or(a.pod.created.Compare(b.pod.created), a.pod.Compare(b.pod.Pod))
+		return cmp.Or(cmp.Compare(b.shape.priority, a.shape.priority), a.pod.created.Compare(b.pod.created), a.pod.Compare(b.pod.Pod))
 	})
-	var pending []api.Unplaced
+	p.brake = newBrake(in, kept, len(kept)+len(starts))
 	for _, s := range starts {
-		best := s.shape.best(nodes, s.pod.Workload())
-		if best == nil {
-			pending = append(pending, api.Unplaced{
-				Pod: s.pod.Pod, Unit: s.pod.unit, Commit: s.pod.commit, Created: s.pod.created, Why: s.pod.reason, Reason: s.shape.stuck,
-			})
-			continue
-		}
-		s.pod.node, s.pod.requests, s.pod.hostPorts = best.info.Name, s.shape.requests, s.shape.hostPorts
-		best.take(s.pod.Workload(), s.shape.amounts, s.shape.hostPorts)
-		assigned = append(assigned, s.pod.assignment())
+		p.put(s)
 	}
-	slices.SortFunc(assigned, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
-	slices.SortFunc(pending, func(a, b api.Unplaced) int { return a.Pod.Compare(b.Pod) })
-	return assigned, pending
+	slices.SortFunc(p.assigned, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
+	slices.SortFunc(p.pending, func(a, b api.Unplaced) int { return a.Pod.Compare(b.Pod) })
+	slices.SortFunc(p.claims, func(a, b ClaimRequest) int { return a.Identity.Compare(b.Identity) })
+	return p
 }
 
-// best returns the node with the fewest pods of the workload, then the one with
-// the most CPU and memory left; nil when none fits. Capacity only shrinks while
-// pods are placed, so a shape that was stuck once stays stuck.
-func (s *shape) best(nodes []node, workload api.Identity) *node {
-	if s.stuck != "" {
+func (p *placer) book(name string, workload api.Identity, requests corev1.ResourceList, ports []api.HostPort) {
+	if n := p.byName[name]; n != nil {
+		n.take(workload, newAmounts(requests), ports)
+	}
+}
+
+func (p *placer) put(s placement) {
+	replaces := s.pod.reason == reasonLost
+	if replaces {
+		if reason := p.brake.refuse(); reason != "" {
+			p.wait(s, reason)
+			return
+		}
+	}
+	careful := replaces && p.brake.careful
+	var n *node
+	if s.exclusive {
+		n = p.claimed(s, careful)
+	} else if n = s.shape.best(p.in.nodes, s.pod.Workload(), careful); n == nil {
+		p.wait(s, s.shape.why(careful))
+	}
+	if n == nil {
+		return
+	}
+	s.pod.node, s.pod.requests, s.pod.hostPorts = n.info.Name, s.shape.requests, s.shape.hostPorts
+	n.take(s.pod.Workload(), s.shape.amounts, s.shape.hostPorts)
+	p.assigned = append(p.assigned, s.pod.assignment())
+	if replaces {
+		p.brake.started++
+	}
+}
+
+// wait leaves a pod without a node, with the reason.
+func (p *placer) wait(s placement, reason string) {
+	p.pending = append(p.pending, api.Unplaced{
+		Pod: s.pod.Pod, Unit: s.pod.unit, Commit: s.pod.commit, Created: s.pod.created, Why: s.pod.reason, Reason: reason,
+	})
+}
+
+// claimed returns the node of an exclusive pod once the claim of its identity
+// names it. Until then the pod waits, and where nobody else can be running it
+// the claim is asked for.
+func (p *placer) claimed(s placement, careful bool) *node {
+	if !p.in.authority.Quorate {
+		p.wait(s, waitsForQuorum)
+		return nil
+	}
+	holder, granted := p.in.board.Claims[s.pod.Identity.String()]
+	if granted && !holder.Released {
+		n := p.byName[holder.Node]
+		if n == nil || n.unusable() != "" {
+			p.wait(s, waitsForRelease)
+			return nil
+		}
+		if len(s.shape.refusals(n, careful)) == 0 {
+			s.pod.claim = holder.Claim
+			return n
+		}
+	}
+	n := s.shape.best(p.in.nodes, s.pod.Workload(), careful)
+	if n == nil {
+		p.wait(s, s.shape.why(careful))
+		return nil
+	}
+	n.take(s.pod.Workload(), s.shape.amounts, s.shape.hostPorts) // nobody else gets it meanwhile
+	p.claims = append(p.claims, ClaimRequest{Identity: s.pod.Identity, Node: n.info.Name, Expect: holder.Claim})
+	p.wait(s, waitsForClaim)
+	return nil
+}
+
+// best returns the node for one more pod of a workload, nil when none fits. The
+// score is lexical: fewest pods of the workload first, so that its replicas are
+// spread and the loss of one node takes as few of them as possible; then least
+// allocated, the largest mean share of CPU and memory left; then by name.
+//
+// Capacity only shrinks while pods are placed, so a shape that was stuck once
+// stays stuck.
+func (s *shape) best(nodes []node, workload api.Identity, careful bool) *node {
+	if s.why(careful) != "" {
 		return nil
 	}
 	var best *node
 	for i := range nodes {
 		n := &nodes[i]
-		if len(s.refusals(n)) > 0 {
+		if best != nil && cmp.Or(cmp.Compare(n.count[workload], best.count[workload]), cmp.Compare(best.headroom(), n.headroom())) >= 0 {
 			continue
 		}
-		if best == nil || cmp.Or(cmp.Compare(n.count[workload], best.count[workload]), cmp.Compare(best.headroom(), n.headroom())) < 0 {
+		if len(s.refusals(n, careful)) == 0 {
 			best = n
 		}
 	}
 	if best == nil {
-		s.stuck = explain(nodes, s)
+		s.stuck[careIndex(careful)] = explain(nodes, s, careful)
 	}
 	return best
 }
 
-// headroom is the mean share of CPU and memory that is free, from 0 to 2000.
-func (n *node) headroom() int64 {
-	share := func(name corev1.ResourceName) int64 {
-		all := n.total[name]
-		if all <= 0 {
-			return 0
-		}
-		return 1000 * max(n.free[name], 0) / all
+// why says why a pod of this shape found no node; "" when it did or was not
+// tried.
+func (s *shape) why(careful bool) string { return s.stuck[careIndex(careful)] }
+
+func careIndex(careful bool) int {
+	if careful {
+		return 1
 	}
-	return share(corev1.ResourceCPU) + share(corev1.ResourceMemory)
+	return 0
 }
 
 // explain says why a shape fits on no node, in kube-scheduler's words: how many
 // nodes there are, and for each obstacle how many it is on.
-func explain(nodes []node, s *shape) string {
+func explain(nodes []node, s *shape, careful bool) string {
 	count := map[string]int{}
 	for i := range nodes {
-		for _, reason := range s.refusals(&nodes[i]) {
+		for _, reason := range s.refusals(&nodes[i], careful) {
 			count[reason]++
 		}
 	}

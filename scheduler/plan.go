@@ -43,8 +43,9 @@ func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.T
 		before[a.Pod.Instance] = a
 	}
 	reasons := map[string]string{}
+	board = reported(board)
 	for range maxRounds {
-		set, next, wake := Schedule(snapshot, board, facts, now)
+		set, next, wake := granting(snapshot, &board, facts, now)
 		for _, r := range set.Remove {
 			reasons[r.Assignment.Pod.Instance] = r.Reason
 		}
@@ -61,6 +62,33 @@ func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.T
 	return compare(before, board.Assigned, reasons)
 }
 
+// granting decides with a quorum that grants every claim at once.
+func granting(snapshot api.Snapshot, board *api.Board, facts api.Facts, now time.Time) (api.AssignmentSet, api.Facts, time.Time) {
+	authority := Authority{Leader: "plan", Quorate: true}
+	d := Schedule(snapshot, *board, facts, authority, now)
+	if len(d.Claims) > 0 {
+		board.Claims = Grant(board.Claims, d.Claims)
+		d = Schedule(snapshot, *board, facts, authority, now)
+	}
+	return d.Set, d.Facts, d.Wake
+}
+
+// reported is the board on which nodes that said nothing of their pods have
+// none: on paper there is nothing to wait for.
+func reported(board api.Board) api.Board {
+	said := map[string]bool{}
+	for _, record := range board.Pods {
+		said[record.Node] = true
+	}
+	board.Pods = slices.Clone(board.Pods)
+	for _, n := range board.Nodes {
+		if !said[n.Name] {
+			board.Pods = append(board.Pods, api.PodStates{Node: n.Name})
+		}
+	}
+	return board
+}
+
 // obeyed is the board after the nodes did what a set says.
 func obeyed(board api.Board, set api.AssignmentSet, now time.Time) api.Board {
 	known := map[string]api.PodState{}
@@ -69,18 +97,23 @@ func obeyed(board api.Board, set api.AssignmentSet, now time.Time) api.Board {
 			known[s.Pod.Instance] = s
 		}
 	}
+	gone := map[string]bool{}
+	for _, h := range board.Health {
+		gone[h.Node] = h.Gone()
+	}
 	records := map[string]*api.PodStates{}
-	out := api.Board{Nodes: board.Nodes, Usage: board.Usage, Pods: make([]api.PodStates, len(board.Nodes)), Assigned: set}
+	out := board
+	out.Pods, out.Assigned = make([]api.PodStates, len(board.Nodes)), set
 	for i, n := range board.Nodes {
 		out.Pods[i] = api.PodStates{Node: n.Name, Seq: api.Seq{N: 1}}
 		records[n.Name] = &out.Pods[i]
 	}
 	for _, a := range set.Pods {
 		s, there := known[a.Pod.Instance]
-		if !there || !s.Ready {
+		if (!there || !s.Ready) && !gone[a.Node] {
 			s = api.PodState{Pod: a.Pod, Unit: a.Unit, Commit: a.Commit, Phase: corev1.PodRunning, Ready: true, ReadyAt: now, Started: now}
 		}
-		if r := records[a.Node]; r != nil {
+		if r := records[a.Node]; r != nil && (there || !gone[a.Node]) {
 			r.Pods = append(r.Pods, s)
 		}
 	}

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,10 +22,12 @@ type pod struct {
 	requests  corev1.ResourceList
 	hostPorts []api.HostPort
 	state     *api.PodState // what its node says of it; nil until it has said something
+	lost      bool          // its node is gone: what is known of the pod is old
+	leaving   bool          // its node is drained
 }
 
 // ready reports whether the pod serves.
-func (p *pod) ready() bool { return p.state != nil && p.state.Ready && !p.state.Stopping }
+func (p *pod) ready() bool { return p.state != nil && p.state.Ready && !p.state.Stopping && !p.lost }
 
 // ended reports whether the pod is over and will not run again by itself.
 func (p *pod) ended() bool {
@@ -51,25 +54,40 @@ func (p *pod) available(minReady time.Duration, now time.Time) (bool, time.Time)
 func expandPod(object api.Object) workload {
 	w := newWorkload(object, templateOf(object))
 	w.want = 1
+	w.exclusive = w.annotated()
 	w.decide = decidePod
 	return w
 }
 
+// decidePod keeps one pod. On a node that is lost it is replaced, unless it had
+// ended: a bare pod runs once.
 func decidePod(w *workload, pods []*pod, in *input) change {
 	var c change
-	current := 0
-	for _, p := range mostWanted(pods) {
-		switch {
-		case p.Revision != w.revision:
+	if w.exclusive {
+		c.decideExclusive(w, pods, exclusivity{target: w.current(), replace: true, unavailable: 1}, in)
+		return c
+	}
+	all := in.muster(w, pods)
+	over := slices.ContainsFunc(all.lost, (*pod).ended)
+	var current []*pod
+	for _, p := range all.here {
+		if p.Revision != w.revision {
 			c.stop(p, reasonTemplate)
-		case current > 0:
-			c.stop(p, reasonSurplus)
-		default:
-			current++
+			continue
+		}
+		current = append(current, p)
+	}
+	current = mostWanted(current)
+	for i, p := range current {
+		switch {
+		case i > 0:
+			c.giveUpDouble(p, current, &level{available: 1}, in)
+		case p.leaving && in.elsewhereNow(w):
+			c.stop(p, reasonDrained)
 		}
 	}
-	if current == 0 && len(c.stops) == 0 && in.going[w.id] == 0 {
-		c.start("", w.current(), reasonMissing)
+	if len(current) == 0 && len(c.stops) == 0 && len(all.waiting) == 0 && !over && in.going[w.id] == 0 {
+		c.start("", w.current(), c.reasonOf("", 0, all.lost, reasonMissing))
 	}
 	return c
 }

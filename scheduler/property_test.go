@@ -120,8 +120,8 @@ func (m *model) check(t *rapid.T) {
 // check is on what one decision takes away.
 func (m *model) checkAvailability(t *rapid.T) {
 	before := m.board()
-	set, _, _ := Schedule(m.snapshot(), before, m.facts, m.now)
-	for _, w := range expand(m.snapshot(), newNodes(before.Nodes)) {
+	set := Schedule(m.snapshot(), before, m.facts, m.authority(), m.now).Set
+	for _, w := range expand(m.snapshot(), newNodes(before)) {
 		if w.id.Kind != "Deployment" {
 			continue
 		}
@@ -173,8 +173,7 @@ func TestOrderOfInputsDoesNotMatter(t *testing.T) {
 func deploymentOf(o api.Object) *appsv1.Deployment { return o.Value.(*appsv1.Deployment) }
 
 func encode(t *rapid.T, snapshot api.Snapshot, board api.Board, m *model) string {
-	set, facts, wake := Schedule(snapshot, board, m.facts, m.now)
-	raw, err := json.MarshalIndent([]any{set, facts, wake}, "", " ")
+	raw, err := json.MarshalIndent(Schedule(snapshot, board, m.facts, m.authority(), m.now), "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,8 +186,8 @@ func TestASecondDecisionDecidesNothing(t *testing.T) {
 		m.schedule()
 		board := m.board()
 		once := encode(t, m.snapshot(), board, m)
-		set, facts, _ := Schedule(m.snapshot(), board, m.facts, m.now)
-		board.Assigned, m.facts = set, facts
+		d := Schedule(m.snapshot(), board, m.facts, m.authority(), m.now)
+		board.Assigned, m.facts = d.Set, d.Facts
 		if twice := encode(t, m.snapshot(), board, m); twice != once {
 			t.Fatalf("the second decision differs:\n%s\nthe first\n%s", twice, once)
 		}
@@ -223,7 +222,7 @@ func TestInputsAreNotWrittenTo(t *testing.T) {
 		m := randomFleet(t)
 		board, facts := m.board(), m.facts
 		before, _ := json.Marshal([]any{board, facts}) // these always marshal
-		Schedule(m.snapshot(), board, facts, m.now)
+		Schedule(m.snapshot(), board, facts, m.authority(), m.now)
 		after, _ := json.Marshal([]any{board, facts})
 		if string(before) != string(after) {
 			t.Fatalf("Schedule changed its inputs from\n%s\nto\n%s", before, after)

@@ -10,6 +10,8 @@ const (
 	reasonReplace  = "the pod before it has ended"
 	reasonNodeJoin = "the node matches the DaemonSet and has no pod of it"
 	reasonAdopted  = "found running"
+	reasonLost     = "the node of the pod before it was lost"
+	reasonMove     = "the node of the pod before it is drained"
 
 	// Why a pod stops.
 	reasonGone         = "the workload is no longer in Git"
@@ -19,4 +21,14 @@ const (
 	reasonTemplate     = "the pod changed in Git"
 	reasonEnded        = "the pod has ended and its workload wants it running"
 	reasonNodeMismatch = "the node no longer matches the DaemonSet"
+	reasonDouble       = "its slot was filled elsewhere while its node was away"
+	reasonDrained      = "its node is drained"
+	reasonOutclaimed   = "another node holds the claim of its identity"
+
+	// Why a pod waits though it might fit somewhere.
+	waitsForQuorum  = "waits for a leader with a quorum: only one pod of its identity may run"
+	waitsForClaim   = "waits for the claim of its identity"
+	waitsForRelease = "waits until the node that holds the claim of its identity cannot be running it any more"
+	waitsForBrake   = "waits: many pods were replaced within 30 s"
+	waitsForCheck   = "waits: most nodes were lost within 30 s, and the leader has not made sure yet that it is not cut off itself"
 )

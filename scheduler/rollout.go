@@ -62,8 +62,8 @@ func (c *change) wakeAt(t time.Time) {
 }
 
 // leastWanted returns the pods in the order in which they are given up:
-// without a node before placed, not ready before ready, ready for a short time
-// before ready for long, restarted often before seldom, young before old.
+// without a node before placed, not ready before ready, on a node that is
+// drained before elsewhere, ready for a short time before ready for long, restarted often before seldom, young before old.
 // Source: Kubernetes, "ReplicaSet: Scaling a ReplicaSet".
 func leastWanted(pods []*pod) []*pod {
 	out := slices.Clone(pods)
@@ -72,6 +72,7 @@ func leastWanted(pods []*pod) []*pod {
 			before(a.node == "", b.node == ""),
 			before(a.state == nil, b.state == nil),
 			before(!a.ready(), !b.ready()),
+			before(a.leaving, b.leaving),
 			-cmpTime(readySince(a), readySince(b)),
 			-cmp.Compare(restarts(a), restarts(b)),
 			-cmpTime(a.created, b.created),

@@ -3,8 +3,10 @@ package scheduler
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output of the scenarios; review the diff")
@@ -33,6 +37,15 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	settle                       go on until nothing changes, and print
 //	rollout OWNER                print the facts of a Deployment's rollout
 //	forget                       lose all decisions and facts, keep what runs
+//	lost | left | suspect | back NAME   what the leader believes of a node
+//	unstable | stable NAME       a node that comes and goes
+//	drain | undrain NAME
+//	silent | reports NAME        whether a node has said what it runs
+//	acting | quorate             whether the leader has a quorum
+//	slow | fast                  whether consensus grants claims now
+//	release                      claims of lost nodes are released
+//	checked                      the leader made sure it is not cut off
+//	claims                       print who holds them
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -150,6 +163,45 @@ func (m *model) run(command string, args []string) (string, error) {
 	case "forget":
 		m.set, m.facts = newModel().set, newModel().facts
 	default:
+		return m.runFleet(command, arg(0))
+	}
+	return "", nil
+}
+
+// runFleet runs the commands that concern nodes and the leader.
+func (m *model) runFleet(command, name string) (string, error) {
+	statuses := map[string]api.NodeStatus{
+		"lost": api.NodeLost, "left": api.NodeLeft, "suspect": api.NodeSuspect, "back": api.NodeAlive,
+	}
+	switch command {
+	case "lost", "left", "suspect", "back":
+		m.judge(name, statuses[command])
+	case "unstable", "stable":
+		h := m.health[name]
+		h.Node, h.Unstable = name, command == "unstable"
+		m.health[name] = h
+	case "drain", "undrain":
+		n := m.nodes[name]
+		n.Draining = command == "drain"
+		m.nodes[name] = n
+	case "silent", "reports":
+		m.silent[name] = command == "silent"
+	case "acting", "quorate":
+		m.acting = command == "acting"
+	case "slow", "fast":
+		m.slow = command == "slow"
+	case "release":
+		m.release()
+	case "checked":
+		m.checked = m.now
+	case "claims":
+		var out strings.Builder
+		for _, id := range slices.Sorted(maps.Keys(m.claims)) {
+			holder := m.claims[id]
+			fmt.Fprintf(&out, "%s: claim %d of %s%s\n", id, holder.Claim.Index, holder.Node, map[bool]string{true: ", released"}[holder.Released])
+		}
+		return out.String(), nil
+	default:
 		return "", fmt.Errorf("unknown command %q", command)
 	}
 	return "", nil
@@ -159,6 +211,7 @@ func parseSpec(args []string) spec {
 	o := pairs(args[2:])
 	return spec{
 		kind: args[0], name: args[1], revision: o["rev"], replicas: int32(number(o["replicas"], 1)), surge: o["surge"], unavailable: o["unavailable"],
+		exclusive: o["exclusive"] == "true", hostname: o["hostname"], priority: int32(number(o["priority"], 0)),
 		recreate: o["strategy"] == "Recreate", paused: o["paused"] == "true", minReady: int32(number(o["minReady"], 0)),
 		deadline: int32(number(o["deadline"], 0)), cpu: o["cpu"], hostPort: int32(number(o["hostPort"], 0)), history: int32(number(o["history"], 10)),
 	}

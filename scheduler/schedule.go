@@ -17,35 +17,93 @@ import (
 // kept: longer than any node takes to report an instance it was given.
 const forgetRemoval = time.Minute
 
+// waitForReport is how long a leader without a memory waits for the nodes it
+// knows to say what they run.
+const waitForReport = 30 * time.Second
+
 // input is what the decisions about all workloads share.
 type input struct {
 	board     api.Board
 	facts     api.Facts
+	authority Authority
 	now       time.Time
-	nodes     []node
+	nodes     []node // sorted by name
+	index     map[string]int
+	health    map[string]api.NodeHealth
+	away      map[string]time.Time // of facts, as of now
 	going     map[api.Identity]int // pods told to stop and not gone, by workload
 	goingSlot map[api.Identity]int // the same by full identity
+	// blocked are identities of which an instance was told to stop and may
+	// still be running, also on a node that is lost.
+	blocked map[api.Identity]bool
 }
 
-// knows reports whether the board has a record of this node.
-func (in *input) knows(name string) bool {
-	return slices.ContainsFunc(in.nodes, func(n node) bool { return n.info.Name == name })
+func newInput(board api.Board, facts api.Facts, authority Authority, now time.Time) *input {
+	in := &input{
+		board: board, facts: facts, authority: authority, now: now, nodes: newNodes(board), index: map[string]int{},
+		health: healthByName(board), going: map[api.Identity]int{}, goingSlot: map[api.Identity]int{}, blocked: map[api.Identity]bool{},
+	}
+	for i := range in.nodes {
+		in.index[in.nodes[i].info.Name] = i
+	}
+	in.away = away(facts.Away, in.health, now)
+	return in
+}
+
+// node returns a node of the board, nil when there is no record of it.
+func (in *input) node(name string) *node {
+	if i, known := in.index[name]; known {
+		return &in.nodes[i]
+	}
+	return nil
+}
+
+// forgotten reports whether a node has left for good: it said so, and there is
+// no record of it any more. What was on it is nobody's business.
+func (in *input) forgotten(name string) bool {
+	return in.health[name].Status == api.NodeLeft && in.node(name) == nil
+}
+
+// blind reports whether nothing is known of what was decided before, and a node
+// has yet to say what it runs: pods that seem to be missing may be there. A node
+// that is there and keeps silent is waited for only so long; until is then the
+// end of the wait.
+func (in *input) blind() (until time.Time, blind bool) {
+	if in.board.Assigned.Known() {
+		return time.Time{}, false
+	}
+	for i := range in.nodes {
+		n := &in.nodes[i]
+		if n.reported || n.gone() {
+			continue
+		}
+		seen, known := in.facts.Created[api.Key{Kind: "Node", Name: n.info.Name}.String()]
+		if !known {
+			seen = in.now
+		}
+		if end := seen.Add(waitForReport); in.now.Before(end) && (!blind || end.Before(until)) {
+			until, blind = end, true
+		}
+	}
+	return until, blind
 }
 
 // Schedule decides which pods exist and where, from what Git says, what the
 // machines report, what was decided before (board.Assigned) and what the
-// scheduler remembers. It returns the whole new decision, the new memory, and
-// the time at which to decide again though nothing changed (zero: no need).
+// scheduler remembers, as far as the authority of the leader goes. It returns
+// the whole new decision, the new memory, the claims it needs, and the time at
+// which to decide again though nothing changed.
 //
-// While the snapshot is not known the former decision is returned unchanged.
-// Leader, term and authority of the set are the caller's to fill in.
-func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) (api.AssignmentSet, api.Facts, time.Time) {
+// While the snapshot is not known, or a leader without a memory has not heard
+// from all nodes what they run, the former decision is returned unchanged.
+func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, authority Authority, now time.Time) Decision {
 	if !snapshot.Known() {
-		return board.Assigned, facts, time.Time{}
+		return Decision{Set: board.Assigned, Facts: facts}
 	}
-	in := &input{
-		board: board, facts: facts, now: now, nodes: newNodes(board.Nodes),
-		going: map[api.Identity]int{}, goingSlot: map[api.Identity]int{},
+	in := newInput(board, facts, authority, now)
+	if until, blind := in.blind(); blind {
+		facts.Created = created(snapshot, board.Nodes, facts.Created, now)
+		return Decision{Set: board.Assigned, Facts: facts, Wake: until}
 	}
 	pods, removals := existing(in)
 
@@ -58,7 +116,12 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.
 	for _, w := range expand(snapshot, in.nodes) {
 		mine := pods[w.id]
 		delete(pods, w.id)
-		c := w.decide(&w, mine, in)
+		var c change
+		if w.exclusive && !authority.Quorate {
+			c.hold(&w, in)
+		} else {
+			c = w.decide(&w, mine, in)
+		}
 		wake.wakeAt(c.wake)
 		if c.rollout != nil {
 			next.Rollouts[w.id.String()] = *c.rollout
@@ -73,7 +136,7 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.
 			switch {
 			case stopped[p]:
 			case p.node == "":
-				starts = append(starts, placement{pod: p, shape: shape()})
+				starts = append(starts, placement{pod: p, shape: shape(), exclusive: w.exclusive})
 			default:
 				if p.reason == reasonAdopted {
 					p.requests, p.hostPorts = shape().requests, shape().hostPorts
@@ -83,24 +146,41 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.
 		}
 		for _, s := range c.starts {
 			next.Minted++
-			starts = append(starts, placement{pod: in.mint(&w, s, next.Minted), shape: shape()})
+			starts = append(starts, placement{pod: in.mint(&w, s, next.Minted), shape: shape(), exclusive: w.exclusive})
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(pods), api.Identity.Compare) {
 		for _, p := range pods[id] {
+			if p.node != "" && p.claim != (api.Claim{}) && !authority.Quorate {
+				kept = append(kept, p)
+				continue
+			}
 			stops = append(stops, stop{p, reasonGone})
 		}
 	}
 
-	set := board.Assigned
-	set.BasedOn = basedOn(board.Pods)
-	set.Remove = in.remove(removals, stops)
-	set.Pods, set.Pending = place(in.nodes, kept, set.Remove, starts)
-	next.Created = created(snapshot, board.Nodes, facts.Created, now)
-	if !sameFacts(facts, next) {
-		next.Seq++
+	d := Decision{Set: board.Assigned, Facts: next}
+	authority.stamp(&d.Set)
+	d.Set.BasedOn = basedOn(board.Pods)
+	d.Set.Remove = in.remove(removals, stops)
+	placed := place(in, kept, d.Set.Remove, starts)
+	d.Set.Pods, d.Set.Pending, d.Claims = placed.assigned, placed.pending, placed.claims
+	d.Facts.Created = created(snapshot, board.Nodes, facts.Created, now)
+	d.Facts.Away = in.away
+	d.Facts.Replaced = placed.brake.remember(facts.Replaced, now)
+	wake.wakeAt(placed.brake.wake(placed.pending, now))
+	if !sameFacts(facts, d.Facts) {
+		d.Facts.Seq++
 	}
-	return set, next, wake.wake
+	d.Wake = wake.wake
+	return d
+}
+
+// hold leaves a workload as it is.
+func (c *change) hold(w *workload, in *input) {
+	if rollout, known := in.facts.Rollouts[w.id.String()]; known {
+		c.rollout = &rollout
+	}
 }
 
 // existing lists the pods that exist, by workload, in the order of their
@@ -112,6 +192,9 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 	for i := range in.board.Pods {
 		record := &in.board.Pods[i]
 		reporting[record.Node] = true
+		if in.forgotten(record.Node) {
+			continue
+		}
 		for j := range record.Pods {
 			state := &record.Pods[j]
 			observed[state.Pod.Instance] = state
@@ -119,29 +202,21 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 		}
 	}
 	pods := map[api.Identity][]*pod{}
-	add := func(p *pod) { pods[p.Workload()] = append(pods[p.Workload()], p) }
-
-	var removals []api.Removal
-	for _, r := range in.board.Assigned.Remove {
-		a := r.Assignment
-		_, there := observed[a.Pod.Instance]
+	add := func(p *pod) {
+		in.placeOf(p)
+		pods[p.Workload()] = append(pods[p.Workload()], p)
+	}
+	removals := in.removalsUnderWay(observed, reporting)
+	for _, a := range in.board.Assigned.Pods {
+		state := observed[a.Pod.Instance]
 		delete(observed, a.Pod.Instance)
-		if !there && reporting[a.Node] && (r.Seen || in.now.Sub(r.At) >= forgetRemoval) {
+		if in.forgotten(a.Node) {
 			continue
 		}
-		r.Seen = r.Seen || there
-		removals = append(removals, r)
-		if there {
-			in.going[a.Pod.Workload()]++
-			in.goingSlot[a.Pod.Identity]++
-		}
-	}
-	for _, a := range in.board.Assigned.Pods {
 		add(&pod{
 			Pod: a.Pod, node: a.Node, unit: a.Unit, commit: a.Commit, claim: a.Claim, created: a.Created, reason: a.Reason,
-			requests: a.Requests, hostPorts: a.HostPorts, state: observed[a.Pod.Instance],
+			requests: a.Requests, hostPorts: a.HostPorts, state: state,
 		})
-		delete(observed, a.Pod.Instance)
 	}
 	for _, u := range in.board.Assigned.Pending {
 		add(&pod{Pod: u.Pod, unit: u.Unit, commit: u.Commit, created: u.Created, reason: u.Why})
@@ -158,14 +233,62 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 		}
 		// Removed by a decision that nobody remembers. It must not be adopted:
 		// once gone it would be started again.
-		removals = append(removals, api.Removal{Assignment: p.assignment(), At: in.now, Seen: true, Reason: reasonAdopted})
-		in.going[p.Workload()]++
-		in.goingSlot[p.Identity]++
+		r := api.Removal{Assignment: p.assignment(), At: in.now, Seen: true, Reason: reasonAdopted}
+		in.count(r, true)
+		removals = append(removals, r)
 	}
 	for _, list := range pods {
 		slices.SortFunc(list, func(a, b *pod) int { return a.Compare(b.Pod) })
 	}
 	return pods, removals
+}
+
+// placeOf notes what the state of its node means for a pod.
+func (in *input) placeOf(p *pod) {
+	if p.node == "" {
+		return
+	}
+	p.lost = in.health[p.node].Gone()
+	if n := in.node(p.node); n != nil && !p.lost {
+		p.leaving = n.info.Draining
+	}
+}
+
+// removalsUnderWay returns the removals that are not known to be done, and takes
+// their pods out of what was observed.
+func (in *input) removalsUnderWay(observed map[string]*api.PodState, reporting map[string]bool) []api.Removal {
+	var out []api.Removal
+	for _, r := range in.board.Assigned.Remove {
+		a := r.Assignment
+		_, there := observed[a.Pod.Instance]
+		delete(observed, a.Pod.Instance)
+		done := !there && reporting[a.Node] && (r.Seen || in.now.Sub(r.At) >= forgetRemoval)
+		if done || in.forgotten(a.Node) {
+			continue
+		}
+		r.Seen = r.Seen || there
+		in.count(r, there)
+		out = append(out, r)
+	}
+	return out
+}
+
+// count notes that a pod was told to go and may still be there. On a node that
+// is gone only an exclusive one matters, and only until its claim is released.
+func (in *input) count(r api.Removal, there bool) {
+	id := r.Assignment.Pod.Identity
+	if in.health[r.Assignment.Node].Gone() {
+		holder, granted := in.board.Claims[id.String()]
+		if !granted || !holder.Released && holder.Node == r.Assignment.Node {
+			in.blocked[id] = true
+		}
+		return
+	}
+	in.blocked[id] = true
+	if there {
+		in.going[id.Workload()]++
+		in.goingSlot[id]++
+	}
 }
 
 // mint makes the pod of a start. Its instance is a UUID that depends on what it
@@ -237,6 +360,8 @@ func created(snapshot api.Snapshot, nodes []api.NodeInfo, known map[string]time.
 
 func sameFacts(a, b api.Facts) bool {
 	return a.Minted == b.Minted && maps.EqualFunc(a.Created, b.Created, time.Time.Equal) &&
+		maps.EqualFunc(a.Away, b.Away, time.Time.Equal) &&
+		slices.EqualFunc(a.Replaced, b.Replaced, func(x, y api.Replacement) bool { return x.Pods == y.Pods && x.At.Equal(y.At) }) &&
 		maps.EqualFunc(a.Rollouts, b.Rollouts, func(x, y api.Rollout) bool {
 			return x.Revision == y.Revision && x.Started.Equal(y.Started) && x.Progressed.Equal(y.Progressed) &&
 				x.Complete == y.Complete && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)

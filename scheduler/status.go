@@ -25,7 +25,7 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 // commit are then left out. Bare pods are not listed. The returned objects are
 // the caller's, what they point to is shared.
 func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit api.Commit) api.Snapshot, board api.Board, facts api.Facts, now time.Time) []api.KubeObject {
-	in := &input{board: board, facts: facts, now: now, nodes: newNodes(board.Nodes), going: map[api.Identity]int{}, goingSlot: map[api.Identity]int{}}
+	in := newInput(board, facts, Authority{}, now)
 	pods, _ := existing(in)
 	var out []api.KubeObject
 	for _, w := range expand(snapshot, in.nodes) {
@@ -85,7 +85,7 @@ type tally struct{ total, ready, available int32 }
 func tallyPods(pods []*pod, minReady time.Duration, now time.Time) tally {
 	var t tally
 	for _, p := range pods {
-		if p.ended() {
+		if p.ended() || p.lost { // a lost one is replaced, and counts again when it is back
 			continue
 		}
 		t.total++

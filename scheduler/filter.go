@@ -1,0 +1,71 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+)
+
+// A filter holds the conditions a node must meet whatever runs on it.
+type filter struct {
+	nodeName    string
+	affinity    nodeaffinity.RequiredNodeAffinity
+	tolerations []corev1.Toleration
+}
+
+func newFilter(template *corev1.PodTemplateSpec) filter {
+	return filter{
+		nodeName:    template.Spec.NodeName,
+		affinity:    nodeaffinity.NewRequiredNodeAffinity(template.Spec.NodeSelector, template.Spec.Affinity),
+		tolerations: template.Spec.Tolerations,
+	}
+}
+
+func (f filter) matches(n *node) bool { return f.refuse(n) == "" }
+
+// refuse says why the node is not for this template, "" when it is. The words
+// are kube-scheduler's.
+func (f filter) refuse(n *node) string {
+	if f.nodeName != "" && f.nodeName != n.info.Name {
+		return "node(s) didn't match the requested node name"
+	}
+	if ok, err := f.affinity.Match(n.object); err != nil || !ok {
+		return "node(s) didn't match Pod's node affinity/selector"
+	}
+	for i := range n.taints {
+		if n.taints[i].Effect == corev1.TaintEffectPreferNoSchedule || f.tolerates(&n.taints[i]) {
+			continue
+		}
+		if n.taints[i].Key == corev1.TaintNodeUnschedulable {
+			return "node(s) were unschedulable"
+		}
+		return fmt.Sprintf("node(s) had untolerated taint(s) {%s: %s}", n.taints[i].Key, n.taints[i].Value)
+	}
+	return ""
+}
+
+// selects reports whether the template asks for this node, whatever the node's
+// state: by its name, a selector or an affinity.
+func (f filter) selects(n *node) bool {
+	if f.nodeName != "" && f.nodeName != n.info.Name {
+		return false
+	}
+	ok, err := f.affinity.Match(n.object)
+	return err == nil && ok
+}
+
+// tolerates reports whether a toleration matches the taint.
+// Source: Kubernetes, "Taints and Tolerations".
+func (f filter) tolerates(taint *corev1.Taint) bool {
+	return slices.ContainsFunc(f.tolerations, func(t corev1.Toleration) bool {
+		if t.Effect != "" && t.Effect != taint.Effect || t.Key != "" && t.Key != taint.Key {
+			return false
+		}
+		if t.Operator == corev1.TolerationOpExists {
+			return true
+		}
+		return (t.Operator == "" || t.Operator == corev1.TolerationOpEqual) && t.Key != "" && t.Value == taint.Value
+	})
+}
