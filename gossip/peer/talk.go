@@ -1,0 +1,262 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/shoal-dev/shoal/gossip"
+	"github.com/shoal-dev/shoal/gossip/identity"
+)
+
+// Limits of what waits for a node that does not keep up.
+const (
+	queueLength = 128
+	idleAfter   = time.Minute
+)
+
+// line is one lane to one node.
+type line struct {
+	queue chan []byte
+}
+
+// Send sends a message to its To. It does not wait: a message that cannot be
+// sent is lost. Of those that wait the oldest are lost first.
+func (p *Peers) Send(m gossip.Message) error {
+	raw, err := gossip.Encode(m)
+	if err != nil {
+		return fmt.Errorf("encode a message: %w", err)
+	}
+	if len(raw) > gossip.MaxMessage {
+		return fmt.Errorf("a message of %d bytes: %d are the most", len(raw), gossip.MaxMessage)
+	}
+	key := lineKey{m.To, laneOf(&m)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return nil
+	}
+	l, open := p.lines[key]
+	if !open {
+		l = &line{queue: make(chan []byte, queueLength)}
+		p.lines[key] = l
+		p.wg.Go(func() { p.write(key, l) })
+	}
+	for {
+		select {
+		case l.queue <- raw:
+			return nil
+		default:
+		}
+		select {
+		case <-l.queue:
+			p.dropped.Add(1)
+		default:
+		}
+	}
+}
+
+// write sends what is put into a line until that is idle.
+func (p *Peers) write(key lineKey, l *line) {
+	idle := time.NewTimer(idleAfter)
+	defer idle.Stop()
+	var stream grpc.ClientStream
+	var conn *grpc.ClientConn
+	end := func() {}
+	defer func() { end() }()
+	for {
+		var raw []byte
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-idle.C:
+			if p.retire(key, l) {
+				return
+			}
+			idle.Reset(idleAfter)
+			continue
+		case raw = <-l.queue:
+		}
+		idle.Reset(idleAfter)
+		if stream == nil {
+			c, s, cancel, err := p.talk(key)
+			if err != nil {
+				p.dropped.Add(1)
+				p.pause(l)
+				continue
+			}
+			conn, stream, end = c, s, cancel
+		}
+		if err := stream.SendMsg(&frame{raw}); err != nil {
+			p.dropped.Add(1)
+			end()
+			end, stream = func() {}, nil
+			p.drop(key.id, conn)
+		}
+	}
+}
+
+// retire ends a line that nothing waits in.
+func (p *Peers) retire(key lineKey, l *line) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(l.queue) > 0 {
+		return false
+	}
+	delete(p.lines, key)
+	other := lineKey{key.id, fast}
+	if key.lane == fast {
+		other.lane = bulk
+	}
+	if conn := p.conns[key.id]; conn != nil && p.lines[other] == nil {
+		delete(p.conns, key.id)
+		_ = conn.Close() // idle
+	}
+	return true
+}
+
+// pause waits a moment before a node that was not reached is tried again, and
+// forgets what should have been sent meanwhile: it is old by then.
+func (p *Peers) pause(l *line) {
+	select {
+	case <-p.ctx.Done():
+	case <-time.After(100 * time.Millisecond):
+	}
+	for {
+		select {
+		case <-l.queue:
+			p.dropped.Add(1)
+		default:
+			return
+		}
+	}
+}
+
+// talk opens a stream of messages.
+func (p *Peers) talk(key lineKey) (*grpc.ClientConn, grpc.ClientStream, func(), error) {
+	conn, err := p.conn(key.id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(p.ctx, laneHeader, string(key.lane)))
+	stop := time.AfterFunc(2*time.Second, cancel) // for the connection to be made
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, talkMethod, grpc.WaitForReady(true))
+	if !stop.Stop() || err != nil {
+		cancel()
+		p.drop(key.id, conn)
+		return nil, nil, nil, errors.Join(err, ctx.Err())
+	}
+	return conn, stream, cancel, nil
+}
+
+// connect prepares a connection. It is made when it is first used.
+func (p *Peers) connect(id string, config *tls.Config, addresses func() []string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+id,
+		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			errs := []error{errNowhere}
+			for _, address := range addresses() {
+				attempt, cancel := context.WithTimeout(ctx, time.Second)
+				conn, err := p.cfg.Dial(attempt, address)
+				cancel()
+				if err == nil {
+					return conn, nil
+				}
+				errs = append(errs, err)
+			}
+			return nil, errors.Join(errs[min(1, len(errs)-1):]...)
+		}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}), grpc.MaxCallRecvMsgSize(gossip.MaxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			MinConnectTimeout: 2 * time.Second,
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+		}),
+		grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
+	)
+}
+
+// asker returns who is at the other end.
+func asker(ctx context.Context) (Asker, error) {
+	info, found := grpcpeer.FromContext(ctx)
+	if !found {
+		return Asker{}, status.Error(codes.Unauthenticated, "nobody is at the other end")
+	}
+	state, ok := info.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return Asker{}, status.Error(codes.Unauthenticated, "the connection is not TLS")
+	}
+	key, err := identity.PeerKey(state.State)
+	if err != nil {
+		return Asker{}, status.Error(codes.Unauthenticated, err.Error())
+	}
+	return Asker{ID: identity.NodeID(key), Key: key, Remote: info.Addr.String()}, nil
+}
+
+// member returns the ID of the other end when it belongs to the fleet.
+func (p *Peers) member(ctx context.Context) (string, error) {
+	from, err := asker(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := p.cfg.Member(from.ID); err != nil {
+		return "", status.Error(codes.PermissionDenied, err.Error())
+	}
+	return from.ID, nil
+}
+
+// handleTalk takes messages until the stream ends.
+func (p *Peers) handleTalk(_ any, stream grpc.ServerStream) error {
+	id, err := p.member(stream.Context())
+	if err != nil {
+		return err
+	}
+	p.count(id, 1)
+	defer p.count(id, -1)
+	for {
+		var f frame
+		if err := stream.RecvMsg(&f); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		var m gossip.Message
+		if err := gossip.Decode(f.data, &m); err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		if m.From != id {
+			return status.Error(codes.PermissionDenied, "the message bears another node's name")
+		}
+		if err := p.cfg.Member(id); err != nil { // it may have been removed meanwhile
+			return status.Error(codes.PermissionDenied, err.Error())
+		}
+		p.cfg.Receive(m)
+	}
+}
+
+// count follows how many streams come from a node, and tells of the last one's
+// end.
+func (p *Peers) count(id string, n int) {
+	p.mu.Lock()
+	p.incoming[id] += n
+	last := p.incoming[id] == 0
+	if last {
+		delete(p.incoming, id)
+	}
+	p.mu.Unlock()
+	if last && p.cfg.Closed != nil {
+		p.cfg.Closed(id)
+	}
+}
