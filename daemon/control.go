@@ -48,8 +48,8 @@ type control struct {
 	checkpoint checkpoint
 	decided    decided
 	claims     map[string]api.ClaimHolder // granted since this daemon started
-	objects    map[string]*corev1.Pod // by instance, without status
-	missing    map[string]string      // by instance: why it has no object
+	objects    map[string]*corev1.Pod     // by instance, without status
+	missing    map[string]string          // by instance: why it has no object
 	kept       []api.Commit
 	config     configCache
 	states     api.PodStates // as last read, with the number of its last change

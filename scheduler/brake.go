@@ -27,17 +27,26 @@ type brake struct {
 }
 
 // newBrake reads the brake from the memory of former starts. The limit is the
-// largest of ten pods, a fifth of all, and all pods of one lost node.
-func newBrake(in *input, kept []*pod, total int) brake {
+// largest of ten pods, a fifth of all, and all pods of one lost node; a pod and
+// the one in its place count once.
+func newBrake(in *input, kept []*pod, starts []placement) brake {
+	if !slices.ContainsFunc(starts, func(s placement) bool { return s.pod.reason == reasonLost }) {
+		return brake{}
+	}
+	identities := make(map[api.Identity]bool, len(kept))
 	perNode := map[string]int{}
 	most := 0
 	for _, p := range kept {
+		identities[p.Identity] = true
 		if p.lost {
 			perNode[p.node]++
 			most = max(most, perNode[p.node])
 		}
 	}
-	b := brake{limit: max(brakeLeast, total*brakePercent/100, most)}
+	for _, s := range starts {
+		identities[s.pod.Identity] = true
+	}
+	b := brake{limit: max(brakeLeast, len(identities)*brakePercent/100, most)}
 	for _, r := range recentlyReplaced(in.facts.Replaced, in.now) {
 		if b.recent == 0 {
 			b.opens = r.At.Add(brakeWindow)

@@ -55,6 +55,8 @@ func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *inpu
 	for _, p := range c.replaceEnded(slices.DeleteFunc(slices.Clone(pods), func(p *pod) bool { return p.lost })) {
 		n := in.node(p.Slot)
 		switch _, matches := slices.BinarySearch(w.slots, p.Slot); {
+		case p.node != "" && p.node != p.Slot:
+			c.stop(p, reasonNodeMismatch)
 		case matches:
 			bySlot[p.Slot] = append(bySlot[p.Slot], p)
 		case n != nil && !n.gone():

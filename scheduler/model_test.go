@@ -37,6 +37,7 @@ type model struct {
 	checked time.Time
 	acting  bool // the leader has no quorum
 	slow    bool // consensus grants no claim now
+	quiet   bool // scenarios print no decisions
 }
 
 func newModel() *model {
@@ -170,7 +171,7 @@ func (m *model) granted(a api.Assignment) bool {
 // not empty.
 func (m *model) ready(owner, revision string, ready bool) {
 	for instance, s := range m.states {
-		if s.Pod.Owner != owner || revision != "" && s.Pod.Revision != revision || s.Ready == ready || m.away(m.where[instance]) {
+		if s.Pod.Owner != owner || revision != "" && s.Pod.Revision != revision || s.Ready == ready || m.away(m.where[instance]) || s.Phase == corev1.PodFailed {
 			continue
 		}
 		s.Ready, s.ReadyAt = ready, time.Time{}

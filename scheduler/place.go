@@ -152,7 +152,7 @@ func place(in *input, kept []*pod, going []api.Removal, starts []placement) *pla
 	slices.SortStableFunc(starts, func(a, b placement) int {
 		return cmp.Or(cmp.Compare(b.shape.priority, a.shape.priority), a.pod.created.Compare(b.pod.created), a.pod.Compare(b.pod.Pod))
 	})
-	p.brake = newBrake(in, kept, len(kept)+len(starts))
+	p.brake = newBrake(in, kept, starts)
 	for _, s := range starts {
 		p.put(s)
 	}
@@ -178,10 +178,15 @@ func (p *placer) put(s placement) {
 	}
 	careful := replaces && p.brake.careful
 	var n *node
-	if s.exclusive {
+	switch {
+	case s.exclusive:
 		n = p.claimed(s, careful)
-	} else if n = s.shape.best(p.in.nodes, s.pod.Workload(), careful); n == nil {
-		p.wait(s, s.shape.why(careful))
+	case s.pod.Kind == "DaemonSet":
+		n = p.bound(s)
+	default:
+		if n = s.shape.best(p.in.nodes, s.pod.Workload(), careful); n == nil {
+			p.wait(s, s.shape.why(careful))
+		}
 	}
 	if n == nil {
 		return
@@ -199,6 +204,20 @@ func (p *placer) wait(s placement, reason string) {
 	p.pending = append(p.pending, api.Unplaced{
 		Pod: s.pod.Pod, Unit: s.pod.unit, Commit: s.pod.commit, Created: s.pod.created, Why: s.pod.reason, Reason: reason,
 	})
+}
+
+// bound returns the one node that the pod of a DaemonSet is for, once it fits.
+func (p *placer) bound(s placement) *node {
+	i, known := p.in.index[s.pod.Slot]
+	if !known {
+		p.wait(s, explain(nil, s.shape, false))
+		return nil
+	}
+	if only := p.in.nodes[i : i+1]; len(s.shape.refusals(&only[0], false)) > 0 {
+		p.wait(s, explain(only, s.shape, false))
+		return nil
+	}
+	return &p.in.nodes[i]
 }
 
 // claimed returns the node of an exclusive pod once the claim of its identity

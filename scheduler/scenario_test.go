@@ -46,6 +46,10 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	release                      claims of lost nodes are released
 //	checked                      the leader made sure it is not cut off
 //	claims                       print who holds them
+//	rebooted NAME                a node lost what it ran
+//	rmnode NAME                  there is no record of a node any more
+//	quiet                        schedule and settle print nothing from now on
+//	summary                      print how many pods of each workload are where
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -124,6 +128,9 @@ func (m *model) run(command string, args []string) (string, error) {
 	case "schedule":
 		wake := m.schedule()
 		text := m.describe()
+		if m.quiet {
+			text = ""
+		}
 		if !wake.IsZero() {
 			text += fmt.Sprintf("look again in %s\n", wake.Sub(m.now))
 		}
@@ -152,6 +159,9 @@ func (m *model) run(command string, args []string) (string, error) {
 		return "", err
 	case "settle":
 		err := m.settle(50)
+		if m.quiet {
+			return "", err
+		}
 		return m.describe(), err
 	case "rollout":
 		r := m.facts.Rollouts["ns/Deployment/"+arg(0)]
@@ -194,6 +204,24 @@ func (m *model) runFleet(command, name string) (string, error) {
 		m.release()
 	case "checked":
 		m.checked = m.now
+	case "rebooted":
+		for instance := range m.states {
+			if m.where[instance] == name {
+				delete(m.states, instance)
+			}
+		}
+		m.stale[name] = nil
+	case "rmnode":
+		for instance := range m.states {
+			if m.where[instance] == name {
+				delete(m.states, instance)
+			}
+		}
+		delete(m.nodes, name)
+	case "quiet":
+		m.quiet = true
+	case "summary":
+		return m.summary(), nil
 	case "claims":
 		var out strings.Builder
 		for _, id := range slices.Sorted(maps.Keys(m.claims)) {
@@ -205,6 +233,26 @@ func (m *model) runFleet(command, name string) (string, error) {
 		return "", fmt.Errorf("unknown command %q", command)
 	}
 	return "", nil
+}
+
+// summary counts pods by workload and node, or by why they wait.
+func (m *model) summary() string {
+	count := map[string]int{}
+	for _, a := range m.set.Pods {
+		where := a.Node
+		if m.away(a.Node) {
+			where += ", lost"
+		}
+		count[a.Pod.Workload().String()+" on "+where]++
+	}
+	for _, u := range m.set.Pending {
+		count[u.Pod.Workload().String()+" "+u.Reason]++
+	}
+	var out strings.Builder
+	for _, line := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(&out, "%2d %s\n", count[line], line)
+	}
+	return out.String()
 }
 
 func parseSpec(args []string) spec {
