@@ -28,6 +28,7 @@ type NodeInfo struct {
 	Seq       Seq                  `json:"seq"`
 	Name      string               `json:"name"`
 	Addresses []corev1.NodeAddress `json:"addresses"`
+	Peer      string               `json:"peer,omitempty"` // host:port at which its peers reach it
 	PodCIDR   string               `json:"podCIDR"`
 	Labels    map[string]string    `json:"labels,omitempty"`
 	Taints    []corev1.Taint       `json:"taints,omitempty"`

@@ -450,10 +450,7 @@ func (c *Core) Board() api.Board {
 	slices.SortFunc(b.Nodes, func(x, y api.NodeInfo) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(b.Pods, func(x, y api.PodStates) int { return strings.Compare(x.Node, y.Node) })
 	slices.SortFunc(b.Usage, func(x, y api.Usage) int { return strings.Compare(x.Node, y.Node) })
-	b.Health = slices.Clone(c.health)
-	if c.lead != nil {
-		b.Health = c.lead.unwell(c)
-	}
+	b.Health = c.Health()
 	b.Assigned, _ = DecodeSet(c.set) // what this node stored decodes; the zero set is none
 	return b
 }
@@ -465,6 +462,31 @@ func (c *Core) Facts() api.Facts {
 		return api.Facts{}
 	}
 	return facts
+}
+
+// A Mark tells whether anything is new: two equal ones mean that nothing is.
+type Mark struct {
+	records, set, facts Hash
+	authority           Authority
+	leads               bool
+	health              string
+	ledger              uint64
+	refused             string
+}
+
+// Mark returns the present one.
+func (c *Core) Mark() Mark {
+	return Mark{
+		c.records.Hash(true), c.set.Hash(), c.facts.Hash(), c.authority, c.lead != nil, fmt.Sprint(c.Health()), c.ledger.index, c.refused,
+	}
+}
+
+// Health returns what is known of nodes that are not well, by name.
+func (c *Core) Health() []api.NodeHealth {
+	if c.lead != nil {
+		return c.lead.unwell(c)
+	}
+	return slices.Clone(c.health)
 }
 
 // Authority returns whom this node follows, itself included, and how long ago

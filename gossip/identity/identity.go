@@ -23,6 +23,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,13 +40,26 @@ type Fleet struct {
 	ClusterCIDR string `json:"clusterCIDR"`
 	ServiceCIDR string `json:"serviceCIDR"`
 	Domain      string `json:"domain"`
+	// Repository, Ref and Path are what the fleet follows, for nodes that join.
+	Repository string `json:"repository,omitempty"`
+	Ref        string `json:"ref,omitempty"`
+	Path       string `json:"path,omitempty"`
+}
+
+// ranges are the parts of f that never change.
+func (f Fleet) ranges() Fleet {
+	f.Repository, f.Ref, f.Path = "", "", ""
+	return f
 }
 
 // Identity is a fleet's identity, read from its folder.
 type Identity struct {
 	Fleet Fleet
+	dir   string
 	ca    *x509.Certificate
-	key   *ecdsa.PrivateKey
+
+	mu  sync.Mutex
+	key *ecdsa.PrivateKey // nil on a node that joined and does not vote
 }
 
 // Open reads the identity from dir, or makes it with the ranges of want when
@@ -55,7 +69,7 @@ func Open(dir string, want Fleet) (*Identity, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the identity folder: %w", err)
 	}
-	id := &Identity{}
+	id := &Identity{dir: dir}
 	path := filepath.Join(dir, "fleet.json")
 	raw, err := os.ReadFile(path)
 	switch {
@@ -73,7 +87,7 @@ func Open(dir string, want Fleet) (*Identity, error) {
 			return nil, fmt.Errorf("read the fleet's identity from %s: %w", path, err)
 		}
 		want.ID = id.Fleet.ID
-		if id.Fleet != want {
+		if id.Fleet.ranges() != want.ranges() {
 			return nil, fmt.Errorf("the fleet was made with other address ranges (%s): set them back, or run shoal reset to make a new fleet", path)
 		}
 	}
@@ -97,7 +111,11 @@ func (id *Identity) openCA(dir string) error {
 	certPath, keyPath := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key")
 	certPEM, certErr := os.ReadFile(certPath)
 	keyPEM, keyErr := os.ReadFile(keyPath)
-	if errors.Is(certErr, fs.ErrNotExist) || errors.Is(keyErr, fs.ErrNotExist) {
+	_, served := os.Stat(filepath.Join(dir, "server.key"))
+	switch {
+	case errors.Is(keyErr, fs.ErrNotExist) && certErr == nil && served == nil:
+		return id.readCA(certPEM)
+	case errors.Is(certErr, fs.ErrNotExist) || errors.Is(keyErr, fs.ErrNotExist):
 		return id.makeCA(certPath, keyPath)
 	}
 	if err := errors.Join(certErr, keyErr); err != nil {
@@ -112,6 +130,19 @@ func (id *Identity) openCA(dir string) error {
 		return fmt.Errorf("read the API's certificate authority from %s: the key is no ECDSA key", dir)
 	}
 	id.ca, id.key = pair.Leaf, key
+	return nil
+}
+
+// readCA reads the authority of a node that has joined and holds no key for it.
+func (id *Identity) readCA(certPEM []byte) error {
+	block, _ := pem.Decode(certPEM)
+	if block == nil {
+		return errors.New("read the API's certificate authority: ca.crt is not a PEM file")
+	}
+	var err error
+	if id.ca, err = x509.ParseCertificate(block.Bytes); err != nil {
+		return fmt.Errorf("read the API's certificate authority: %w", err)
+	}
 	return nil
 }
 
@@ -157,7 +188,16 @@ func (id *Identity) Pool() *x509.CertPool {
 
 // Server makes a certificate for the API server under the given names and
 // addresses.
+//
+// A node without the authority's key has the one that it got when it joined.
 func (id *Identity) Server(names []string, ips []net.IP) (tls.Certificate, error) {
+	if _, key := id.Export(); key == nil {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(id.dir, "server.crt"), filepath.Join(id.dir, "server.key"))
+		if err != nil {
+			return tls.Certificate{}, fmt.Errorf("read the API server's certificate: %w", err)
+		}
+		return pair, nil
+	}
 	certPEM, keyPEM, err := id.issue(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "shoal"}, DNSNames: names, IPAddresses: ips,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -178,6 +218,12 @@ func (id *Identity) Client(user string, groups []string) (certPEM, keyPEM []byte
 }
 
 func (id *Identity) issue(template *x509.Certificate) (certPEM, keyPEM []byte, err error) {
+	id.mu.Lock()
+	authority := id.key
+	id.mu.Unlock()
+	if authority == nil {
+		return nil, nil, errors.New("this node does not vote and holds no key of the API's authority: run the command on a voter, see shoal status")
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a key for %s: %w", template.Subject.CommonName, err)
@@ -185,7 +231,7 @@ func (id *Identity) issue(template *x509.Certificate) (certPEM, keyPEM []byte, e
 	now := time.Now()
 	template.SerialNumber, template.KeyUsage = serial(), x509.KeyUsageDigitalSignature
 	template.NotBefore, template.NotAfter = now.Add(-time.Hour), now.Add(lifetime)
-	der, err := x509.CreateCertificate(rand.Reader, template, id.ca, key.Public(), id.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, id.ca, key.Public(), authority)
 	if err != nil {
 		return nil, nil, fmt.Errorf("sign a certificate for %s: %w", template.Subject.CommonName, err)
 	}
@@ -227,6 +273,108 @@ func write(path string, data []byte) error {
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// Export returns the API's authority: its certificate and its key as PEM. The
+// key is nil on a node that has none.
+func (id *Identity) Export() (certificate, key []byte) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.key == nil {
+		return encodeCert(id.ca.Raw), nil
+	}
+	key, err := encodeKey(id.key)
+	if err != nil {
+		return encodeCert(id.ca.Raw), nil
+	}
+	return encodeCert(id.ca.Raw), key
+}
+
+// Import takes over the key of the API's authority, which must belong to the
+// certificate that this node has.
+func (id *Identity) Import(certificate, key []byte) error {
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return fmt.Errorf("take over the API's authority: %w", err)
+	}
+	private, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok || !pair.Leaf.Equal(id.ca) {
+		return errors.New("take over the API's authority: it is another one than this node has joined with")
+	}
+	if err := write(filepath.Join(id.dir, "ca.key"), key); err != nil {
+		return err
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.key = private
+	return nil
+}
+
+// Pinned returns what is fixed when a fleet is made.
+func (id *Identity) Pinned() Fleet { return id.Fleet }
+
+// Request makes a key for the API server, and a request to sign a certificate
+// for it: the key as PEM, the request as DER.
+func Request(names []string, ips []net.IP) (request, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a key for the API server: %w", err)
+	}
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "shoal"}, DNSNames: names, IPAddresses: ips}
+	if request, err = x509.CreateCertificateRequest(rand.Reader, template, key); err != nil {
+		return nil, nil, fmt.Errorf("ask for the API server's certificate: %w", err)
+	}
+	keyPEM, err = encodeKey(key)
+	return request, keyPEM, err
+}
+
+// Sign signs a Request. Whatever it asks for, the certificate is for a server
+// and never for a user.
+func (id *Identity) Sign(request []byte) ([]byte, error) {
+	id.mu.Lock()
+	key := id.key
+	id.mu.Unlock()
+	if key == nil {
+		return nil, errors.New("this node has no key of the API's authority: ask a voter")
+	}
+	csr, err := x509.ParseCertificateRequest(request)
+	if err == nil {
+		err = csr.CheckSignature()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the request for a certificate: %w", err)
+	}
+	now := time.Now()
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "shoal"}, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(lifetime), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, id.ca, csr.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("sign a certificate for the API server: %w", err)
+	}
+	return encodeCert(der), nil
+}
+
+// Install makes the files of a node that has joined: what is pinned, the API's
+// authority without its key, and the server's certificate with its own.
+func Install(dir string, pinned Fleet, ca, certificate, key []byte) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the identity folder: %w", err)
+	}
+	raw, err := json.MarshalIndent(pinned, "", "  ")
+	if err != nil {
+		return err
+	}
+	for _, file := range []struct {
+		name string
+		data []byte
+	}{{"ca.crt", ca}, {"server.key", key}, {"server.crt", certificate}, {"fleet.json", raw}} {
+		if err := write(filepath.Join(dir, file.name), file.data); err != nil {
+			return err
+		}
 	}
 	return nil
 }
