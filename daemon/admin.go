@@ -23,6 +23,12 @@ type Status struct {
 	Fleet      string           `json:"fleet"`
 	Node       string           `json:"node"`
 	Leader     string           `json:"leader,omitempty"`
+	Quorate    bool             `json:"quorate"` // the leader has a quorum behind it
+	Heard      time.Duration    `json:"heard"`   // since the leader was last heard of, in nanoseconds
+	Epoch      uint64           `json:"epoch"`
+	Term       uint64           `json:"term"`
+	Voters     []string         `json:"voters,omitempty"`
+	Health     []api.NodeHealth `json:"health,omitempty"` // of nodes that are not well
 	Units      []api.UnitStatus `json:"units"`
 	Nodes      []api.NodeInfo   `json:"nodes"`
 	Pods       []PodStatus      `json:"pods"`
@@ -92,6 +98,7 @@ func (c *control) adminHandler(version string, id *identity.Identity) http.Handl
 		c.repo.Poke()
 		w.WriteHeader(http.StatusAccepted)
 	})
+	c.fleetHandlers(mux, id)
 	// Profiles, for whoever is root here: curl --unix-socket ... /debug/pprof/profile
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -105,7 +112,13 @@ func (c *control) status(version string) Status {
 	if v == nil {
 		return s
 	}
-	s.Leader, s.Nodes, s.Observed, s.AsOf = v.board.Assigned.Leader, v.board.Nodes, v.observed, v.published
+	s.Nodes, s.Observed, s.AsOf, s.Health = v.board.Nodes, v.observed, v.published, v.board.Health
+	s.Leader, s.Quorate, s.Heard = v.company.Leader, v.company.Authority.Quorate, v.company.Heard
+	s.Epoch, s.Term, s.Voters = v.company.Authority.Epoch, v.company.Authority.Term, c.part.Voters()
+	s.Alarms = append(s.Alarms, c.part.Alarms()...)
+	if v.company.Refused != "" {
+		s.Alarms = append(s.Alarms, v.company.Refused)
+	}
 	for _, conflict := range v.conflicts {
 		s.Alarms = append(s.Alarms, conflict.String())
 	}
@@ -162,16 +175,22 @@ func ask[T any](ctx context.Context, c *Client, path string) (T, error) {
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err
-		}
-		return out, err
+		return out, unwrapURL(err)
 	}
 	defer response.Body.Close()
 	if err := json.NewDecoder(response.Body).Decode(&out); err != nil {
 		return out, fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return out, nil
+}
+
+// unwrapURL returns what went wrong, without the URL of a socket that says
+// nothing.
+func unwrapURL(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return wrapped.Err
+	}
+	return err
 }
 
 // shownURL is a repository's URL without what may be secret.

@@ -26,6 +26,7 @@ type Config struct {
 	Repository RepositoryConfig `mapstructure:"repository"`
 	Containerd ContainerdConfig `mapstructure:"containerd"`
 	Network    NetworkConfig    `mapstructure:"network"`
+	Peer       PeerConfig       `mapstructure:"peer"`
 	API        APIConfig        `mapstructure:"api"`
 	Log        LogConfig        `mapstructure:"log"`
 }
@@ -68,6 +69,12 @@ type APIConfig struct {
 	Listen string `mapstructure:"listen"`
 }
 
+// PeerConfig says how the nodes of the fleet reach this one.
+type PeerConfig struct {
+	Listen    string `mapstructure:"listen"`
+	Advertise string `mapstructure:"advertise"` // host:port; "" for the node's own address
+}
+
 // LogConfig says what is logged. Level may change while the daemon runs.
 type LogConfig struct {
 	Level  string `mapstructure:"level"`  // debug, info, warn, error
@@ -86,13 +93,22 @@ func setDefaults(v *viper.Viper) {
 		"containerd.address": "/run/containerd/containerd.sock", "containerd.namespace": "shoal", "containerd.registries": "/etc/containerd/certs.d",
 		"network.podCIDR": "10.64.0.0/24", "network.clusterCIDR": "10.64.0.0/11", "network.serviceCIDR": "10.96.0.0/12",
 		"network.dns": "10.96.0.10", "network.domain": "cluster.local", "network.plugins": "", "network.resolvConf": "/etc/resolv.conf",
-		"api.listen": ":6443", "log.level": "info", "log.format": "text",
+		"peer.listen": ":7947", "peer.advertise": "", "api.listen": ":6443", "log.level": "info", "log.format": "text",
 	} {
 		v.SetDefault(key, value)
 	}
 	v.SetEnvPrefix("SHOAL")
 	v.SetEnvKeyReplacer(strings.NewReplacer(".", "_"))
 	v.AutomaticEnv()
+}
+
+// Default returns the configuration of somebody who has set nothing.
+func Default() Config {
+	v := viper.New()
+	setDefaults(v)
+	var cfg Config
+	_ = v.Unmarshal(&cfg) // the defaults have the right types: a test sees to it
+	return cfg
 }
 
 // DefaultFile is read when no other configuration file is named and it exists.
@@ -156,6 +172,12 @@ func (c Config) Validate() error {
 		}
 	}
 	errs = append(errs, c.validateNetwork())
+	if _, _, err := net.SplitHostPort(c.Peer.Listen); err != nil {
+		wrong("peer.listen: %q is no host:port or :port", c.Peer.Listen)
+	}
+	if _, _, err := net.SplitHostPort(c.Peer.Advertise); c.Peer.Advertise != "" && err != nil {
+		wrong("peer.advertise: %q is no host:port", c.Peer.Advertise)
+	}
 	if _, _, err := net.SplitHostPort(c.API.Listen); err != nil {
 		wrong("api.listen: %q is no host:port or :port", c.API.Listen)
 	}
@@ -205,6 +227,7 @@ func (c LogConfig) level() (slog.Level, error) {
 func (c Config) mirrorDir() string   { return filepath.Join(c.State, "git") }
 func (c Config) identityDir() string { return filepath.Join(c.State, "identity") }
 func (c Config) imagesDir() string   { return filepath.Join(c.State, "images") }
+func (c Config) drainFile() string   { return filepath.Join(c.State, "draining") }
 func (c Config) decidedFile() string { return filepath.Join(c.State, "decided.json") }
 
 // Socket is where the daemon answers commands of this machine's root.

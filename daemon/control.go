@@ -17,6 +17,8 @@ import (
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gitsync"
+	"github.com/shoal-dev/shoal/gossip/fleet"
+	"github.com/shoal-dev/shoal/internal/loop"
 	"github.com/shoal-dev/shoal/policy"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/agent"
@@ -32,6 +34,7 @@ type control struct {
 	version string
 	log     *slog.Logger
 	repo    *gitsync.Repo
+	part    *fleet.Fleet // this node's part in its fleet
 	agent   *agent.Agent
 	events  *events
 	address netip.Addr // of this node
@@ -44,12 +47,12 @@ type control struct {
 	publish func()                          // pokes whoever follows the view
 	// nodeChanged is poked when the node's record changed.
 	nodeChanged chan struct{}
+	lookPoke    chan struct{} // asks for the node's record to be made anew
 
 	checkpoint checkpoint
 	decided    decided
-	claims     map[string]api.ClaimHolder // granted since this daemon started
-	objects    map[string]*corev1.Pod     // by instance, without status
-	missing    map[string]string          // by instance: why it has no object
+	objects    map[string]*corev1.Pod // by instance, without status
+	missing    map[string]string      // by instance: why it has no object
 	kept       []api.Commit
 	config     configCache
 	states     api.PodStates // as last read, with the number of its last change
@@ -57,6 +60,8 @@ type control struct {
 	said       map[string]string // last message logged on each subject
 	conflicts  []policy.Conflict
 	told       map[string]bool // conflicts that were told
+	hinted     map[api.Commit]bool
+	accepted   map[string]api.Commit // as last told of this node
 }
 
 // configCache holds what pods refer to, taken out of one snapshot.
@@ -78,20 +83,27 @@ func (c *control) step(ctx context.Context) time.Time {
 	}
 	now := time.Now()
 	c.tellUnits(now)
-	board := api.Board{Assigned: c.decided.Assigned}
-	if info := c.node.Load(); info != nil {
-		board.Nodes = []api.NodeInfo{*info}
+	if accepted := acceptedOf(c.repo.Status()); !maps.Equal(accepted, c.accepted) {
+		c.accepted = accepted
+		loop.Poke(c.lookPoke) // the others want to know
 	}
-	var wake time.Time
 	if observed {
-		board.Pods = []api.PodStates{states}
-		// Without the machine's own word nothing is decided: every pod would
-		// look as if it were not ready.
-		wake = c.decide(snapshot, board, now)
-		board.Assigned = c.decided.Assigned
+		c.report("tell the fleet of this node's pods", c.part.SetStates(states))
 	}
+	now = time.Now() // what the fleet says must not be newer than now
+	company := c.part.View()
+	c.hint(company.Board.Nodes)
+	c.decided = decided{company.Board.Assigned, company.Facts}
+	var wake time.Time
+	if company.Leads && (observed || len(company.Board.Nodes) > 1) {
+		// A machine that has not said what it holds is left as it is; in a
+		// fleet of one nothing is decided then.
+		wake = c.decide(ctx, snapshot, company, now)
+	}
+	board := company.Board
+	board.Assigned = c.decided.Assigned
 	c.sync(snapshot)
-	c.publishView(snapshot, board, observed, now)
+	c.publishView(snapshot, board, company, observed, now)
 	if c.decided.Assigned.Known() {
 		// Kept after it is acted upon: a start must not wait for the disk, and
 		// what was started and not kept is adopted after a crash, by its
@@ -100,6 +112,15 @@ func (c *control) step(ctx context.Context) time.Time {
 	}
 	c.metrics.turns.Observe(time.Since(started).Seconds())
 	return wake
+}
+
+// acceptedOf returns the commits that are in force and those that are seen.
+func acceptedOf(units []api.UnitStatus) map[string]api.Commit {
+	out := map[string]api.Commit{}
+	for _, u := range units {
+		out[u.Unit], out[u.Unit+" tip"] = u.Accepted.Commit, u.Tip.Commit
+	}
+	return out
 }
 
 // observe reads what the machine holds. The record gets a new number when it
@@ -115,24 +136,19 @@ func (c *control) observe() (api.PodStates, bool) {
 }
 
 // decide schedules, remembers the result, and tells what changed.
-func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) time.Time {
-	// A fleet of one: whoever leads it has the quorum, and grants every claim.
-	authority := scheduler.Authority{Leader: c.cfg.Node, Epoch: 1, Term: 1, Quorate: true}
-	if c.claims == nil {
-		c.claims = scheduler.ClaimsOf(c.decided.Assigned)
-	}
-	board.Claims = c.claims
+func (c *control) decide(ctx context.Context, snapshot api.Snapshot, company fleet.View, now time.Time) time.Time {
+	a, board := company.Authority, company.Board
+	authority := scheduler.Authority{Leader: c.cfg.Node, Epoch: a.Epoch, Term: a.Term, Quorate: a.Quorate}
 	d := scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
-	if len(d.Claims) > 0 {
-		c.claims = scheduler.Grant(c.claims, d.Claims)
-		board.Claims = c.claims
+	if len(d.Claims) > 0 && a.Quorate && c.claim(ctx, d.Claims) {
+		board.Claims = c.part.View().Ledger.Claims
 		d = scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
 	}
 	set, facts, wake := d.Set, d.Facts, d.Wake
 	if !snapshot.Known() {
 		return wake
 	}
-	facts.Term = 1
+	facts.Term = a.Term
 	var services []*corev1.Service
 	for service := range api.Of[*corev1.Service](snapshot) {
 		services = append(services, service)
@@ -148,6 +164,7 @@ func (c *control) decide(snapshot api.Snapshot, board api.Board, now time.Time) 
 		c.log.Info(event.Message, "reason", event.Reason, "object", event.Regards.Kind+" "+event.Regards.Namespace+"/"+event.Regards.Name)
 	}
 	c.decided = decided{Assigned: set, Facts: facts}
+	c.report("publish decisions", c.part.Publish(set, facts))
 	return wake
 }
 
@@ -293,9 +310,10 @@ func (c *control) keep() {
 }
 
 // publishView makes the new view and pokes those who follow it.
-func (c *control) publishView(snapshot api.Snapshot, board api.Board, observed bool, now time.Time) {
+func (c *control) publishView(snapshot api.Snapshot, board api.Board, company fleet.View, observed bool, now time.Time) {
 	v := &view{
-		fleet: c.fleet, snapshot: snapshot, board: board, facts: c.decided.Facts,
+		company: company,
+		fleet:   c.fleet, snapshot: snapshot, board: board, facts: c.decided.Facts,
 		units: c.repo.Status(), observed: observed, now: now, conflicts: c.conflicts,
 	}
 	if info := c.node.Load(); info != nil {
@@ -333,17 +351,17 @@ func (c *control) podView(a api.Assignment, states map[string]*api.PodState, rem
 		return p
 	}
 	p.object = object
-	if status, known := c.agent.Status(a.Pod.Instance); known {
-		shown := *object
+	shown := *object
+	p.object = &shown
+	if status, known := c.agent.Status(a.Pod.Instance); known && a.Node == c.cfg.Node {
 		shown.Status = status
-		p.object = &shown
+	} else if p.state != nil {
+		shown.Status = remoteStatus(object, p.state, c.addressOf(a.Node))
 	}
 	if removed {
-		shown := *p.object
 		at := deletionTime(shown.Spec.TerminationGracePeriodSeconds, c.removedAt(a.Pod.Instance))
 		shown.DeletionTimestamp = &at
 		shown.DeletionGracePeriodSeconds = shown.Spec.TerminationGracePeriodSeconds
-		p.object = &shown
 	}
 	return p
 }

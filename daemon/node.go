@@ -50,7 +50,7 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	defer c.looking.Unlock()
 	seen := c.agent.Node(ctx)
 	next := api.NodeInfo{
-		Name: c.cfg.Node, PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
+		Name: c.cfg.Node, Peer: c.cfg.peerAddress(), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
 		System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
 		Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: c.address.String()},
@@ -61,6 +61,7 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 		},
 		Units: map[string]api.Commit{}, Tips: map[string]api.Commit{},
 	}
+	c.draining(&next)
 	next.System.KubeletVersion = "shoal-" + c.version
 	for _, u := range c.repo.Status() {
 		next.Units[u.Unit], next.Tips[u.Unit] = u.Accepted.Commit, u.Tip.Commit
@@ -75,6 +76,7 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	}
 	next.Seq = api.Seq{Boot: c.boot, N: next.Seq.N + 1}
 	c.node.Store(&next)
+	c.report("tell the fleet of this node", c.part.SetInfo(next))
 	loop.Poke(c.nodeChanged)
 	return retry(next)
 }

@@ -59,13 +59,34 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	}
 	defer unlock()
 
-	id, err := identity.Open(cfg.identityDir(), identity.Fleet{
-		PodCIDR: cfg.Network.PodCIDR, ClusterCIDR: cfg.Network.ClusterCIDR,
-		ServiceCIDR: cfg.Network.ServiceCIDR, Domain: cfg.Network.Domain,
-	})
+	id, err := identity.Open(cfg.identityDir(), cfg.wanted())
 	if err != nil {
 		return err
 	}
+	node, err := identity.OpenNode(cfg.identityDir())
+	if err != nil {
+		return err
+	}
+	if err := found(cfg, id, node); err != nil {
+		return err
+	}
+	peerListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Peer.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for peers: %w (is another daemon running, or set peer.listen)", err)
+	}
+	defer peerListener.Close() // closed by its server already, unless the start failed
+	c := &control{
+		log: log, fleet: id.Fleet.ID, version: version, boot: time.Now().UnixNano(),
+		checkpoint:  checkpoint{path: cfg.decidedFile()},
+		nodeChanged: newPoke(), lookPoke: newPoke(),
+		objects: map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{}, hinted: map[api.Commit]bool{},
+	}
+	if c.part, err = openFleet(cfg, id, node, peerListener, c, log); err != nil {
+		return err
+	}
+	// The roster says who this node is, whatever the host is called today.
+	self := c.part.Self()
+	cfg.Node, cfg.Network.PodCIDR = self.Name, self.PodCIDR
 	address := nodeAddress()
 	ranges := cfg.ranges()
 
@@ -79,24 +100,27 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	}
 	names := dns.New(dns.Config{Address: netip.AddrPortFrom(ranges.dns, 53), ResolvConf: cfg.Network.ResolvConf})
 
-	c := &control{
-		cfg: cfg, ranges: ranges, fleet: id.Fleet.ID, log: log, repo: repo, address: address, version: version,
-		checkpoint: checkpoint{path: cfg.decidedFile()}, boot: time.Now().UnixNano(),
-		nodeChanged: newPoke(),
-		objects:     map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{},
-	}
+	c.cfg, c.ranges, c.repo, c.address = cfg, ranges, repo, address
 	c.drained.Store(&map[string]bool{})
 	c.metrics = newMetrics(c.view.Load)
 	if c.decided, err = c.checkpoint.load(); err != nil {
 		log.Warn("start without the last decisions", "reason", err)
 	}
+	if c.decided.Assigned.Known() {
+		if err := c.part.Restore(c.decided.Assigned, c.decided.Facts); err != nil {
+			return err
+		}
+	}
+	paths, err := newPaths(self.Name, ranges.pods, c.view.Load, log)
+	if err != nil {
+		return err
+	}
 
-	trafficPoke, drainedPoke := newPoke(), newPoke()
+	trafficPoke, drainedPoke, pathsPoke := newPoke(), newPoke(), newPoke()
 	server := kubeapi.New(c.apiConfig(version))
 	c.events = newEvents(cfg.Node, server.Changed)
-	c.publish = func() { loop.Poke(trafficPoke); server.Changed() }
-	certificate, err := id.Server([]string{cfg.Node, "localhost", "kubernetes", "kubernetes.default.svc." + cfg.Network.Domain},
-		[]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, address.AsSlice()})
+	c.publish = func() { loop.Poke(trafficPoke); loop.Poke(pathsPoke); server.Changed() }
+	certificate, err := id.Server(serverNames(cfg.Node, cfg.Network.Domain))
 	if err != nil {
 		return err
 	}
@@ -130,12 +154,14 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	g.Go(func() error { return serve(ctx, tls.NewListener(listener, tlsConfig(id, certificate)), server, log) })
 	g.Go(func() error { return serve(ctx, admin, c.adminHandler(version, id), log) })
 	g.Go(func() error { server.Run(ctx); return nil })
+	g.Go(func() error { return c.part.Run(ctx) })
+	g.Go(func() error { loop.Run(ctx, loop.Config{Max: 30 * time.Second}, paths.step, pathsPoke); return nil })
 	g.Go(func() error { return repo.Run(ctx) })
 	g.Go(func() error { return c.agent.Run(ctx) })
 	g.Go(func() error { return names.Run(ctx) })
-	g.Go(func() error { loop.Run(ctx, loop.Config{Max: nodeRefresh}, c.lookAtNode); return nil })
+	g.Go(func() error { loop.Run(ctx, loop.Config{Max: nodeRefresh}, c.lookAtNode, c.lookPoke); return nil })
 	g.Go(func() error {
-		loop.Run(ctx, loop.Config{Max: time.Minute}, c.step, repo.Changed(), c.agent.Changed(), drainedPoke, c.nodeChanged)
+		loop.Run(ctx, loop.Config{Max: time.Minute}, c.step, repo.Changed(), c.agent.Changed(), drainedPoke, c.nodeChanged, c.part.Changed())
 		return nil
 	})
 	g.Go(func() error { loop.Run(ctx, loop.Config{Min: 10 * time.Millisecond}, t.step, trafficPoke); return nil })
@@ -234,7 +260,7 @@ func (c *control) apiConfig(version string) kubeapi.Config {
 			return c.view.Load().where(kind, namespace, name)
 		},
 		Logs: func(ctx context.Context, instance, container string, options corev1.PodLogOptions) (io.ReadCloser, error) {
-			return c.agent.Logs(ctx, instance, container, options)
+			return c.logs(ctx, instance, container, options)
 		},
 		Ready: func() error {
 			if v := c.view.Load(); v == nil || !v.observed {

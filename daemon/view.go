@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gossip/fleet"
 	"github.com/shoal-dev/shoal/policy"
 	"github.com/shoal-dev/shoal/scheduler"
 )
@@ -22,6 +23,7 @@ type view struct {
 	snapshot api.Snapshot
 	board    api.Board // board.Assigned is the decision in force
 	facts    api.Facts
+	company  fleet.View // who is there and who leads
 	units    []api.UnitStatus
 	pods     []podView // sorted by namespace and name
 	observed bool      // the machine's pods have been listed since the daemon started
@@ -51,7 +53,7 @@ func (v *view) trafficPods() []policy.Pod {
 		ip, _ := netip.ParseAddr(p.state.IP)
 		out = append(out, policy.Pod{
 			Object: p.object, IP: ip, Node: p.node,
-			Ready: p.state.Ready && !p.state.Stopping && !p.removed,
+			Ready: p.state.Ready && !p.state.Stopping && !p.removed && !v.board.HealthOf(p.node).Gone(),
 		})
 	}
 	return out
@@ -89,7 +91,7 @@ func (v *view) objects(shown *wardrobe, at func(unit string, commit api.Commit) 
 	}
 	out = append(out, v.namespaces()...)
 	for i := range v.board.Nodes {
-		out = append(out, nodeObject(v.fleet, &v.board.Nodes[i], v.facts))
+		out = append(out, v.nodeObject(&v.board.Nodes[i]))
 	}
 	return out
 }
@@ -177,19 +179,23 @@ func compareNames(a, b api.KubeObject) int {
 }
 
 // nodeObject shows a node's record as Kubernetes' Node.
-func nodeObject(fleet string, n *api.NodeInfo, facts api.Facts) *corev1.Node {
+func (v *view) nodeObject(n *api.NodeInfo) *corev1.Node {
 	key := api.Key{Kind: "Node", Name: n.Name}
 	out := &corev1.Node{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name: n.Name, UID: api.UID(fleet, key), Labels: n.Labels,
-			CreationTimestamp: metav1.NewTime(facts.Created[key.String()].Truncate(time.Second)),
+			Name: n.Name, UID: api.UID(v.fleet, key), Labels: n.Labels,
+			CreationTimestamp: metav1.NewTime(v.facts.Created[key.String()].Truncate(time.Second)),
 		},
 		Spec: corev1.NodeSpec{PodCIDR: n.PodCIDR, PodCIDRs: []string{n.PodCIDR}, Taints: n.Taints},
 		Status: corev1.NodeStatus{
 			Capacity: n.Capacity, Allocatable: n.Allocatable, Conditions: n.Conditions, Addresses: n.Addresses,
 			NodeInfo: n.System, Images: n.Images,
 		},
+	}
+	out.Spec.Unschedulable = n.Unschedulable || n.Draining
+	if health := v.board.HealthOf(n.Name); health.Gone() {
+		out.Status.Conditions = unheardOf(n.Conditions, health)
 	}
 	return out
 }

@@ -33,6 +33,7 @@ func runCommand() *cobra.Command {
 		"network.podCIDR": "address range of this node's pods", "network.clusterCIDR": "address range of all pods",
 		"network.serviceCIDR": "address range of Services", "network.dns": "address of the DNS server", "network.domain": "domain of the fleet's names",
 		"network.plugins": "folder of the CNI plugins", "network.resolvConf": "resolv.conf with the servers for outside names",
+		"peer.listen": "where other nodes reach this one", "peer.advertise": "host:port at which they do (default: the node's own address)",
 		"api.listen": "where the read-only API answers", "log.level": "debug, info, warn or error", "log.format": "text or json",
 	})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -40,6 +41,7 @@ func runCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		cfg = daemon.Pinned(cfg)
 		if err := cfg.Validate(); err != nil {
 			return err
 		}
@@ -61,7 +63,7 @@ func runCommand() *cobra.Command {
 func reload(s *settings, level *slog.LevelVar, log *slog.Logger) {
 	cfg, err := s.load()
 	if err == nil {
-		err = cfg.Validate()
+		err = daemon.Pinned(cfg).Validate()
 	}
 	if err == nil {
 		err = cfg.SetLevel(level)

@@ -116,7 +116,11 @@ func Wipe(disk Disk) error {
 // OpenStore reads a store. The error is ErrNone where there is none, and a
 // *Damaged where something is missing or was changed.
 func OpenStore(disk Disk, segment int64) (*Store, error) {
-	s := &Store{disk: disk, size: segment}
+	return openStore(disk, segment, PlantedNothing)
+}
+
+func openStore(disk Disk, segment int64, planted Planted) (*Store, error) {
+	s := &Store{disk: disk, size: segment, planted: planted}
 	if err := s.open(); err != nil {
 		return nil, err
 	}
@@ -257,6 +261,10 @@ func (s *Store) readLog() error {
 		at := int(end) - len(rest)
 		var e *pb.Entry
 		if e, rest, err = decodeEntry(rest); err != nil {
+			if s.planted == PlantedIgnoreDamage {
+				s.root.End, s.root.Commit = uint64(at), min(s.root.Commit, s.last())
+				return nil
+			}
 			return &Damaged{fmt.Sprintf("the entry at byte %d of the log: %v", at, err)}
 		}
 		if i := e.GetIndex(); i <= head.Base || i > s.last()+1 {
@@ -385,12 +393,12 @@ func (s *Store) Compact(snap *pb.Snapshot, after uint64) error {
 	}
 	index := snap.GetMetadata().GetIndex()
 	after = min(max(after, s.head.Base), index)
-	kept := int64(0)
+	bytes := int64(0)
 	for _, e := range s.entries[after-s.head.Base:] {
-		kept += int64(entrySize(e))
+		bytes += int64(entrySize(e))
 	}
-	for ; kept > s.size/4 && after < index; after++ {
-		kept -= int64(entrySize(s.entries[after-s.head.Base]))
+	for ; bytes > s.size/4 && after < index; after++ {
+		bytes -= int64(entrySize(s.entries[after-s.head.Base]))
 	}
 	term, err := s.Term(after)
 	if err != nil {
@@ -404,7 +412,11 @@ func (s *Store) Compact(snap *pb.Snapshot, after uint64) error {
 		return fmt.Errorf("write the snapshot of the ledger: %w", err)
 	}
 	s.snap = snap
-	return s.startSegment(segmentHead{Generation: s.head.Generation + 1, Base: after, Term: term}, s.entries[after-s.head.Base:])
+	kept := s.entries[after-s.head.Base:]
+	if s.planted == PlantedCutTooMuch {
+		kept = kept[:index-after]
+	}
+	return s.startSegment(segmentHead{Generation: s.head.Generation + 1, Base: after, Term: term}, kept)
 }
 
 // Stage writes a snapshot that came from a leader beside the one in force, so

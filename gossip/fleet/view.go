@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/shoal-dev/shoal/api"
@@ -105,4 +106,20 @@ func (f *Fleet) Open(ctx context.Context, name, kind string) (peer.Stream, error
 		return nil, errors.New("no node of the fleet has the name " + name)
 	}
 	return f.peers.Open(ctx, m.ID, kind)
+}
+
+// Alarms returns what is wrong with this node's part in the consensus.
+func (f *Fleet) Alarms() []string {
+	var out []string
+	state := f.log.State()
+	if state.Failed != nil {
+		out = append(out, "this node takes no part in the consensus any more: "+state.Failed.Error())
+	}
+	if state.Full {
+		out = append(out, "the consensus log takes no more changes: the disk of the state folder is full")
+	}
+	if state.NewerEpoch != 0 {
+		out = append(out, fmt.Sprintf("other nodes are in epoch %d and this one is in %d: let it join again", state.NewerEpoch, state.Epoch))
+	}
+	return out
 }

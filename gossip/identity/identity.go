@@ -94,15 +94,25 @@ func Open(dir string, want Fleet) (*Identity, error) {
 	return id, id.openCA(dir)
 }
 
-// Read reads the identity from dir, and makes nothing when there is none.
-func Read(dir string) (*Identity, error) {
+// ReadFleet reads what is fixed of the fleet that dir belongs to. It makes
+// nothing.
+func ReadFleet(dir string) (Fleet, error) {
+	var fleet Fleet
 	raw, err := os.ReadFile(filepath.Join(dir, "fleet.json"))
 	if err != nil {
-		return nil, fmt.Errorf("read the fleet's identity: %w", err)
+		return fleet, fmt.Errorf("read the fleet's identity: %w", err)
 	}
-	var fleet Fleet
 	if err := json.Unmarshal(raw, &fleet); err != nil {
-		return nil, fmt.Errorf("read the fleet's identity from %s: %w", dir, err)
+		return fleet, fmt.Errorf("read the fleet's identity from %s: %w", dir, err)
+	}
+	return fleet, nil
+}
+
+// Read reads the identity from dir, and makes nothing when there is none.
+func Read(dir string) (*Identity, error) {
+	fleet, err := ReadFleet(dir)
+	if err != nil {
+		return nil, err
 	}
 	return Open(dir, fleet)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -66,6 +67,17 @@ func ParseToken(text string) (Token, error) {
 		return Token{}, errors.New("the join token is damaged, copy it again: a part is missing")
 	}
 	return t, nil
+}
+
+// FingerprintOf returns the SHA-256 of the certificate in a PEM text, in
+// hexadecimal; "" when there is none.
+func FingerprintOf(text []byte) string {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return ""
+	}
+	sum := sha256.Sum256(block.Bytes)
+	return hex.EncodeToString(sum[:])
 }
 
 // Fingerprint returns the SHA-256 of the API authority's certificate, in

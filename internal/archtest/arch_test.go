@@ -23,6 +23,8 @@ var mayImport = map[string][]string{
 	"gitsync/render":                 {"api"},
 	"gossip":                         {"api"},
 	"gossip/identity":                {},
+	"gossip/peer":                    {"gossip", "gossip/identity"},
+	"gossip/fleet":                   {"api", "gossip", "gossip/consensus", "gossip/identity", "gossip/peer"},
 	"gossip/consensus":               {"api", "gossip"},
 	"gossip/consensus/consensustest": {"gossip/consensus"},
 	"runtime":                        {"api"},
@@ -38,7 +40,7 @@ var mayImport = map[string][]string{
 	"policy":                         {"api"},
 	"policy/iptables":                {"policy"},
 	"policy/dns":                     {"policy"},
-	"daemon":                         {"api", "gitsync", "gossip/...", "scheduler", "runtime", "runtime/agent", "policy", "policy/iptables", "policy/dns", "internal/loop"},
+	"daemon":                         {"api", "gitsync", "gossip", "gossip/...", "scheduler", "runtime", "runtime/agent", "runtime/network", "policy", "policy/iptables", "policy/dns", "internal/loop"},
 	"daemon/api":                     {"api", "internal/kube/...", "internal/loop"},
 	"cmd/shoal":                      {"api", "daemon", "gitsync", "gitsync/render", "scheduler"},
 	"cmd/shoal-keeper":               {"runtime/keeper"},
@@ -60,6 +62,7 @@ var onlyIn = map[string][]string{
 	"github.com/containerd/containerd/":       {"runtime/containerd"},
 	"github.com/containernetworking/cni/":     {"runtime/network"},
 	"github.com/coreos/go-iptables/":          {"policy/iptables"},
+	"google.golang.org/grpc/":                 {"gossip/peer", "runtime/containerd", "runtime/probe"},
 	"github.com/miekg/dns":                    {"policy/dns"},
 	"go.etcd.io/raft/":                        {"gossip/consensus"},
 	"k8s.io/kubernetes/":                      {"internal/kube"},
@@ -71,7 +74,7 @@ var onlyIn = map[string][]string{
 }
 
 // pure packages decide: they have no clock, no randomness, no input or output.
-var pure = []string{"api", "scheduler", "gitsync/manifest", "runtime", "policy"}
+var pure = []string{"api", "scheduler", "gitsync/manifest", "gossip", "runtime", "policy"}
 
 var impure = []string{"os", "net", "net/http", "os/exec", "sync", "context", "math/rand", "math/rand/v2", "log/slog", "log"}
 

@@ -60,8 +60,8 @@ func (d *Disk) Break(sick bool) { d.set(func() { d.sick = sick }) }
 func (d *Disk) Lie(lies bool) { d.set(func() { d.lies = lies }) }
 
 // CrashAfter lets the power go during the n-th operation that writes: it and all
-// after it fail with ErrPower, until Restart.
-func (d *Disk) CrashAfter(n int) { d.set(func() { d.left, d.armed = n, true }) }
+// after it fail with ErrPower, until Restart. With 0 it stays on.
+func (d *Disk) CrashAfter(n int) { d.set(func() { d.left, d.armed = n, n > 0 }) }
 
 // Off reports whether the power is gone.
 func (d *Disk) Off() bool {

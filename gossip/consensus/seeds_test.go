@@ -1,0 +1,202 @@
+package consensus_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/shoal-dev/shoal/gossip/consensus"
+)
+
+var (
+	oneSeed   = flag.Int64("seed", -1, "the seed that TestSeed runs")
+	theFaults = flag.String("faults", "", "of its faults, those with these numbers; all when empty")
+	theBug    = flag.Int("bug", 0, "the mistake that is planted, see Planted")
+)
+
+// result is how a run ended.
+type result struct {
+	broken  string
+	trace   uint64
+	answers int
+}
+
+// play runs a seed with some of its faults.
+func play(t *testing.T, seed uint64, faults []fault, plant bug) result {
+	t.Helper()
+	f := newFleet(t, seed, plant.core)
+	f.reuse = plant.reuse
+	f.plan(faults)
+	f.run(simLength)
+	if f.broken == "" {
+		f.settled()
+	}
+	return result{f.broken, f.trace.Sum64(), f.answers}
+}
+
+// shrink returns the numbers of few faults that still break the run.
+func shrink(t *testing.T, seed uint64, faults []fault, plant bug) ([]int, result) {
+	t.Helper()
+	left := make([]int, len(faults))
+	for i := range left {
+		left[i] = i
+	}
+	last := play(t, seed, faults, plant)
+	for size := max(1, len(left)/2); size > 0; size /= 2 {
+		for from := 0; from < len(left); {
+			less := slices.Delete(slices.Clone(left), from, min(from+size, len(left)))
+			if r := play(t, seed, pick(faults, less), plant); r.broken != "" {
+				left, last = less, r
+			} else {
+				from += size
+			}
+		}
+	}
+	return left, last
+}
+
+func pick(faults []fault, numbers []int) []fault {
+	var out []fault
+	for _, i := range numbers {
+		out = append(out, faults[i])
+	}
+	return out
+}
+
+// report fails the test with one line that reproduces the run, and what is left
+// of it.
+func report(t *testing.T, seed uint64, plant bug) {
+	t.Helper()
+	faults := schedule(seed)
+	left, r := shrink(t, seed, faults, plant)
+	t.Errorf("go test ./gossip/consensus -run 'TestSeed$' -seed=%d -faults=%s%s\n%s\n%s", seed,
+		strings.Trim(strings.ReplaceAll(fmt.Sprint(left), " ", ","), "[]"), plant.flag(), r.broken, lines(pick(faults, left)))
+}
+
+func lines(faults []fault) string {
+	var b strings.Builder
+	for _, one := range faults {
+		fmt.Fprintln(&b, one)
+	}
+	return b.String()
+}
+
+// seeds returns how many seeds are run: SHOAL_SEEDS, or as many as take seconds.
+func seeds(t *testing.T, few int) uint64 {
+	t.Helper()
+	text := os.Getenv("SHOAL_SEEDS")
+	if text == "" {
+		return uint64(few)
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		t.Fatalf("SHOAL_SEEDS: %v", err)
+	}
+	return n
+}
+
+// No fault makes two lead, two ledgers differ, a claim shrink or an
+// acknowledged command disappear.
+func TestSeeds(t *testing.T) {
+	answers := 0
+	for seed := range seeds(t, 100) {
+		r := play(t, seed, schedule(seed), bug{})
+		if r.broken != "" {
+			t.Logf("seed %d: %s", seed, r.broken)
+			report(t, seed, bug{})
+			return
+		}
+		answers += r.answers
+	}
+	t.Logf("%d commands were acknowledged", answers)
+}
+
+// TestSeed runs the one seed of the flag -seed.
+func TestSeed(t *testing.T) {
+	if *oneSeed < 0 {
+		return
+	}
+	faults := schedule(uint64(*oneSeed))
+	if *theFaults != "" {
+		var numbers []int
+		for word := range strings.SplitSeq(*theFaults, ",") {
+			n, err := strconv.Atoi(word)
+			if err != nil || n >= len(faults) {
+				t.Fatalf("-faults: %q", word)
+			}
+			numbers = append(numbers, n)
+		}
+		faults = pick(faults, numbers)
+	}
+	r := play(t, uint64(*oneSeed), faults, bugs()[*theBug])
+	t.Logf("%s%d commands were acknowledged, trace %x", lines(faults), r.answers, r.trace)
+	if r.broken != "" {
+		t.Error(r.broken)
+	}
+}
+
+// The same seed gives the same run.
+func TestSeedsAreExact(t *testing.T) {
+	for seed := range uint64(5) {
+		first, second := play(t, seed, schedule(seed), bug{}), play(t, seed, schedule(seed), bug{})
+		if first != second {
+			t.Errorf("seed %d: %+v, then %+v", seed, first, second)
+		}
+	}
+}
+
+// bug is a mistake that is planted.
+type bug struct {
+	name  string
+	core  consensus.Planted
+	reuse bool
+	at    int
+}
+
+func (b bug) flag() string {
+	if b.at == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" -bug=%d", b.at)
+}
+
+// bugs returns all mistakes; the first is none.
+func bugs() []bug {
+	all := []bug{
+		{name: "none"},
+		{name: "writes are acknowledged before they are durable", core: consensus.PlantedNoSync},
+		{name: "a vote is not written", core: consensus.PlantedForgetVote},
+		{name: "messages leave before what they promise is written", core: consensus.PlantedSendFirst},
+		{name: "a command is acknowledged when it is proposed", core: consensus.PlantedEarlyAnswer},
+		{name: "a log that lost its end is read as if it ended there", core: consensus.PlantedIgnoreDamage},
+		{name: "leadership is confirmed without asking anybody", core: consensus.PlantedStaleRead},
+		{name: "the ledger depends on the node", core: consensus.PlantedNodeLedger},
+		{name: "a claim gets a number that is too low", core: consensus.PlantedShrinkingClaim},
+		{name: "entries after the snapshot are cut off", core: consensus.PlantedCutTooMuch},
+		{name: "a node that lost its log comes back as if it had it", reuse: true},
+	}
+	for i := range all {
+		all[i].at = i
+	}
+	return all
+}
+
+// Every planted mistake is found within some hundred seeds: the invariants and
+// the faults are good for something.
+func TestPlantedMistakesAreFound(t *testing.T) {
+	for _, plant := range bugs()[1:] {
+		t.Run(plant.name, func(t *testing.T) {
+			for seed := range uint64(400) {
+				if r := play(t, seed, schedule(seed), plant); r.broken != "" {
+					t.Logf("seed %d: %s", seed, r.broken)
+					return
+				}
+			}
+			t.Error("not found")
+		})
+	}
+}
