@@ -111,7 +111,8 @@ type ClaimHolder struct {
 	Node  string `json:"node"`
 	// Released says that the holder cannot be running the identity any more,
 	// though it is not heard of: its lease ended long enough ago for its fencer
-	// to have done its work. The claim may then be granted to another node.
+	// to have done its work. The claim may then be granted to another node. It
+	// is false again as soon as the holder is heard of.
 	Released bool `json:"released,omitempty"`
 }
 

@@ -15,7 +15,8 @@ type crew struct {
 	// nothing. When their node returns they are surplus.
 	lost []*pod
 	// waiting are on nodes that are gone, and no other node is for them: by
-	// name, selector or affinity. They hold their slots.
+	// name, selector or affinity. They hold their slots, unless these were
+	// filled before.
 	waiting []*pod
 	want    int // without those that wait
 }
@@ -27,27 +28,34 @@ func (in *input) muster(w *workload, pods []*pod) crew {
 		out.here = pods
 		return out
 	}
-	elsewhere := in.elsewhere(w, "")
+	filled := map[string]bool{}
+	for _, p := range pods {
+		if !p.lost {
+			out.here = append(out.here, p)
+			filled[p.Slot] = true
+		}
+	}
+	elsewhere := in.elsewhere(w)
 	for _, p := range pods {
 		switch {
 		case !p.lost:
-			out.here = append(out.here, p)
-		case elsewhere:
+		case elsewhere || filled[p.Slot]:
 			out.lost = append(out.lost, p)
 		default:
 			out.waiting = append(out.waiting, p)
+			filled[p.Slot] = true
+			out.want = max(0, out.want-1)
 		}
 	}
-	out.want = max(0, out.want-len(out.waiting))
 	return out
 }
 
-// elsewhere reports whether the template is for any node that is there, but for
-// one. How full the nodes are does not matter.
-func (in *input) elsewhere(w *workload, but string) bool {
+// elsewhere reports whether the template is for any node that is there. How full
+// the nodes are does not matter, nor what keeps new pods away for now.
+func (in *input) elsewhere(w *workload) bool {
 	f := newFilter(w.template)
 	return slices.ContainsFunc(in.nodes, func(n node) bool {
-		return n.info.Name != but && !n.gone() && f.selects(&n)
+		return !n.gone() && f.selects(&n)
 	})
 }
 

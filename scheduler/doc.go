@@ -29,6 +29,6 @@
 //
 // Three rules hold throughout. What is not known removes nothing: neither an
 // unknown desire, nor a node that is lost or has not reported. What runs stays
-// where it runs. A
-// second call with the result of the first decides nothing new.
+// where it runs, unless its node is drained. A second call with the result of
+// the first decides nothing new.
 package scheduler

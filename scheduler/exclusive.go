@@ -32,7 +32,7 @@ func (c *change) decideExclusive(w *workload, pods []*pod, x exclusivity, in *in
 		}
 	}
 	var lost []*pod
-	elsewhere := in.elsewhere(w, "")
+	elsewhere := in.elsewhere(w)
 	for _, p := range mostClaimed(pods) {
 		holder, granted := in.board.Claims[p.Identity.String()]
 		switch {

@@ -104,6 +104,15 @@ func (m *model) judge(name string, status api.NodeStatus) {
 	if (api.NodeHealth{Status: status}).Gone() && !m.away(name) {
 		m.stale[name] = m.on(name)
 	}
+	if !(api.NodeHealth{Status: status}).Gone() { // it may run again what it holds
+		m.claims = maps.Clone(m.claims)
+		for id, holder := range m.claims {
+			if holder.Node == name {
+				holder.Released = false
+				m.claims[id] = holder
+			}
+		}
+	}
 	m.health[name] = api.NodeHealth{Node: name, Status: status, Since: m.now, Unstable: m.health[name].Unstable}
 }
 

@@ -25,6 +25,7 @@ type node struct {
 	free     amounts
 	ports    map[api.HostPort]bool
 	count    map[api.Identity]int // pods by workload
+	room     int64                // headroom, kept because it is asked for far more often than it changes
 }
 
 // amounts are quantities by resource name: CPU in thousandths, everything else
@@ -67,6 +68,7 @@ func newNodes(board api.Board) []node {
 			out[i].status = h.Status
 		}
 		out[i].taints = effectiveTaints(info, h.Unstable)
+		out[i].room = out[i].headroom()
 	}
 	slices.SortFunc(out, func(a, b node) int { return strings.Compare(a.info.Name, b.info.Name) })
 	return out
@@ -135,6 +137,7 @@ func (n *node) take(workload api.Identity, requests amounts, ports []api.HostPor
 		n.ports[port] = true
 	}
 	n.count[workload]++
+	n.room = n.headroom()
 }
 
 // occupies reports whether a port collides with one in use: the same port and

@@ -143,11 +143,15 @@ func place(in *input, kept []*pod, going []api.Removal, starts []placement) *pla
 		p.byName[in.nodes[i].info.Name] = &in.nodes[i]
 	}
 	for _, k := range kept {
-		p.book(k.node, k.Workload(), k.requests, k.hostPorts)
 		p.assigned = append(p.assigned, k.assignment())
 	}
-	for _, r := range going {
-		p.book(r.Assignment.Node, r.Assignment.Pod.Workload(), r.Assignment.Requests, r.Assignment.HostPorts)
+	if len(starts) > 0 { // else nobody asks what is left
+		for _, k := range kept {
+			p.book(k.node, k.Workload(), k.requests, k.hostPorts)
+		}
+		for _, r := range going {
+			p.book(r.Assignment.Node, r.Assignment.Pod.Workload(), r.Assignment.Requests, r.Assignment.HostPorts)
+		}
 	}
 	slices.SortStableFunc(starts, func(a, b placement) int {
 		return cmp.Or(cmp.Compare(b.shape.priority, a.shape.priority), a.pod.created.Compare(b.pod.created), a.pod.Compare(b.pod.Pod))
@@ -265,7 +269,7 @@ func (s *shape) best(nodes []node, workload api.Identity, careful bool) *node {
 	var best *node
 	for i := range nodes {
 		n := &nodes[i]
-		if best != nil && cmp.Or(cmp.Compare(n.count[workload], best.count[workload]), cmp.Compare(best.headroom(), n.headroom())) >= 0 {
+		if best != nil && cmp.Or(cmp.Compare(n.count[workload], best.count[workload]), cmp.Compare(best.room, n.room)) >= 0 {
 			continue
 		}
 		if len(s.refusals(n, careful)) == 0 {

@@ -55,10 +55,14 @@ func (c *change) stopAll(pods []*pod, reason string) {
 }
 
 // wakeAt asks for a decision at t; the earliest of all wins.
-func (c *change) wakeAt(t time.Time) {
-	if !t.IsZero() && (c.wake.IsZero() || t.Before(c.wake)) {
-		c.wake = t
+func (c *change) wakeAt(t time.Time) { c.wake = earliest(c.wake, t) }
+
+// earliest returns the earlier of two times; a zero one does not count.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
 	}
+	return a
 }
 
 // leastWanted returns the pods in the order in which they are given up:

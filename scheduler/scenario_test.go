@@ -46,6 +46,8 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	release                      claims of lost nodes are released
 //	checked                      the leader made sure it is not cut off
 //	claims                       print who holds them
+//	grant                        what was asked for last
+//	unready NAME                 no pod of a node is ready
 //	rebooted NAME                a node lost what it ran
 //	rmnode NAME                  there is no record of a node any more
 //	quiet                        schedule and settle print nothing from now on
@@ -204,6 +206,15 @@ func (m *model) runFleet(command, name string) (string, error) {
 		m.release()
 	case "checked":
 		m.checked = m.now
+	case "grant":
+		m.claims = Grant(m.claims, m.decide().Claims)
+	case "unready":
+		for instance, s := range m.states {
+			if m.where[instance] == name {
+				s.Ready = false
+				m.states[instance] = s
+			}
+		}
 	case "rebooted":
 		for instance := range m.states {
 			if m.where[instance] == name {

@@ -106,74 +106,91 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, authority
 		return Decision{Set: board.Assigned, Facts: facts, Wake: until}
 	}
 	pods, removals := existing(in)
-
-	next := facts
-	next.Rollouts = map[string]api.Rollout{}
-	var stops []stop
-	var starts []placement
-	var kept []*pod
-	var wake change
+	r := round{in: in, next: facts}
+	r.next.Rollouts = map[string]api.Rollout{}
 	for _, w := range expand(snapshot, in.nodes) {
-		mine := pods[w.id]
+		r.decide(&w, pods[w.id])
 		delete(pods, w.id)
-		var c change
-		if w.exclusive && !authority.Quorate {
-			c.hold(&w, in)
-		} else {
-			c = w.decide(&w, mine, in)
-		}
-		wake.wakeAt(c.wake)
-		if c.rollout != nil {
-			next.Rollouts[w.id.String()] = *c.rollout
-		}
-		stopped := make(map[*pod]bool, len(c.stops))
-		for _, s := range c.stops {
-			stopped[s.pod] = true
-		}
-		stops = append(stops, c.stops...)
-		shape := lazyShape(w.template)
-		for _, p := range mine {
-			switch {
-			case stopped[p]:
-			case p.node == "":
-				starts = append(starts, placement{pod: p, shape: shape(), exclusive: w.exclusive})
-			default:
-				if p.reason == reasonAdopted {
-					p.requests, p.hostPorts = shape().requests, shape().hostPorts
-				}
-				kept = append(kept, p)
-			}
-		}
-		for _, s := range c.starts {
-			next.Minted++
-			starts = append(starts, placement{pod: in.mint(&w, s, next.Minted), shape: shape(), exclusive: w.exclusive})
-		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(pods), api.Identity.Compare) {
-		for _, p := range pods[id] {
-			if p.node != "" && p.claim != (api.Claim{}) && !authority.Quorate {
-				kept = append(kept, p)
-				continue
-			}
-			stops = append(stops, stop{p, reasonGone})
-		}
+		r.end(pods[id])
 	}
 
-	d := Decision{Set: board.Assigned, Facts: next}
+	d := Decision{Set: board.Assigned, Facts: r.next}
 	authority.stamp(&d.Set)
 	d.Set.BasedOn = basedOn(board.Pods)
-	d.Set.Remove = in.remove(removals, stops)
-	placed := place(in, kept, d.Set.Remove, starts)
+	d.Set.Remove = in.remove(removals, r.stops)
+	placed := place(in, r.kept, d.Set.Remove, r.starts)
 	d.Set.Pods, d.Set.Pending, d.Claims = placed.assigned, placed.pending, placed.claims
 	d.Facts.Created = created(snapshot, board.Nodes, facts.Created, now)
 	d.Facts.Away = in.away
 	d.Facts.Replaced = placed.brake.remember(facts.Replaced, now)
-	wake.wakeAt(placed.brake.wake(placed.pending, now))
 	if !sameFacts(facts, d.Facts) {
 		d.Facts.Seq++
 	}
-	d.Wake = wake.wake
+	r.wakeAt(placed.brake.wake(placed.pending, now))
+	d.Wake = r.wake
 	return d
+}
+
+// A round collects what is decided about all workloads.
+type round struct {
+	in     *input
+	next   api.Facts
+	stops  []stop
+	starts []placement
+	kept   []*pod // on their nodes, and to stay there
+	wake   time.Time
+}
+
+func (r *round) wakeAt(t time.Time) { r.wake = earliest(r.wake, t) }
+
+// decide decides about one workload.
+func (r *round) decide(w *workload, pods []*pod) {
+	var c change
+	if w.exclusive && !r.in.authority.Quorate {
+		c.hold(w, r.in)
+	} else {
+		c = w.decide(w, pods, r.in)
+	}
+	r.wakeAt(c.wake)
+	if c.rollout != nil {
+		r.next.Rollouts[w.id.String()] = *c.rollout
+	}
+	stopped := make(map[*pod]bool, len(c.stops))
+	for _, s := range c.stops {
+		stopped[s.pod] = true
+	}
+	r.stops = append(r.stops, c.stops...)
+	shape := lazyShape(w.template)
+	for _, p := range pods {
+		switch {
+		case stopped[p]:
+		case p.node == "":
+			r.starts = append(r.starts, placement{pod: p, shape: shape(), exclusive: w.exclusive})
+		default:
+			if p.reason == reasonAdopted {
+				p.requests, p.hostPorts = shape().requests, shape().hostPorts
+			}
+			r.kept = append(r.kept, p)
+		}
+	}
+	for _, s := range c.starts {
+		r.next.Minted++
+		r.starts = append(r.starts, placement{pod: r.in.mint(w, s, r.next.Minted), shape: shape(), exclusive: w.exclusive})
+	}
+}
+
+// end stops the pods of a workload that is no longer wanted, as far as the
+// leader may.
+func (r *round) end(pods []*pod) {
+	for _, p := range pods {
+		if p.node != "" && p.claim != (api.Claim{}) && !r.in.authority.Quorate {
+			r.kept = append(r.kept, p)
+			continue
+		}
+		r.stops = append(r.stops, stop{p, reasonGone})
+	}
 }
 
 // hold leaves a workload as it is.
