@@ -68,6 +68,7 @@ type Core struct {
 	quiet    int    // ticks since a leader was heard
 
 	wanted    []uint64 // raft IDs of those that should vote
+	fullFor   int      // looks at the configuration while the disk was full
 	steerIn   int      // ticks until the configuration is looked at again
 	compactIn int      // ticks until it is tried again to cut the log off
 	snapshots map[uint64]int

@@ -17,3 +17,6 @@ func (c *Core) Brief() (term uint64, leads bool, index uint64, failed error) {
 
 // Close closes the core's store.
 func (c *Core) Close() error { return c.store.Close() }
+
+// Lineage returns the lineage of the core's epoch.
+func (c *Core) Lineage() uint64 { _, _, lineage := c.store.Identity(); return lineage }

@@ -63,7 +63,7 @@ func (f *fleet) plan(faults []fault) {
 	f.at(simCalm, -1, func() {
 		f.cut, f.loss, f.dup, f.delay, f.wanted, f.storm = map[[2]int]bool{}, 0, 0, 0, nil, false
 		for i, n := range f.nodes {
-			n.stalled = 0
+			n.stalled, n.lazy = 0, false
 			f.mend(i)
 		}
 	})
@@ -125,19 +125,8 @@ func (f *fleet) begin(one fault) (heal func()) {
 	case "delay":
 		f.delay = time.Duration(one.size%1000) * time.Millisecond
 		return func() { f.delay = 0 }
-	case "storm": // the leader goes, and voters forget what they can
-		f.storm, f.delay = true, 300*time.Millisecond
-		for i, n := range f.nodes {
-			if n.core != nil && n.core.State().Leads {
-				f.down(i, f.some())
-			}
-		}
-		return func() {
-			f.storm, f.delay = false, 0
-			for i := range f.nodes {
-				f.mend(i)
-			}
-		}
+	case "storm":
+		return f.elect(one)
 	case "full":
 		n.disk.Fill(true)
 	case "sick":
@@ -158,6 +147,28 @@ func (f *fleet) begin(one fault) (heal func()) {
 		return nothing
 	}
 	return func() { f.mend(a) }
+}
+
+// elect lets two nodes that do not hear each other ask for votes, while whoever
+// votes loses its power at once.
+func (f *fleet) elect(one fault) (heal func()) {
+	f.storm, f.delay = true, 300*time.Millisecond
+	for i, n := range f.nodes {
+		n.lazy = i != one.a && i != one.b
+		if n.core != nil && n.core.State().Leads {
+			f.down(i, f.some())
+		}
+	}
+	f.cut[[2]int{one.a, one.b}], f.cut[[2]int{one.b, one.a}] = true, true
+	return func() {
+		f.storm, f.delay = false, 0
+		delete(f.cut, [2]int{one.a, one.b})
+		delete(f.cut, [2]int{one.b, one.a})
+		for i, n := range f.nodes {
+			n.lazy = false
+			f.mend(i)
+		}
+	}
 }
 
 // draw returns one to five members.

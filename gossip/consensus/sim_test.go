@@ -64,6 +64,7 @@ type simNode struct {
 	raftID  uint64
 	tick    time.Duration
 	stalled time.Duration // until when it does nothing
+	lazy    bool          // its clock stands still
 	damaged bool          // its disk was damaged; it comes back under another raft ID
 	hurt    bool          // what is wrong with its disk was planted
 	ledger  gossip.Ledger
@@ -164,7 +165,7 @@ func (f *fleet) every(interval time.Duration, do func()) {
 
 func (f *fleet) ticks(i int, in time.Duration) {
 	f.at(f.now+in, i, func() {
-		if n := f.nodes[i]; n.core != nil {
+		if n := f.nodes[i]; n.core != nil && !n.lazy {
 			n.core.Tick()
 		}
 		f.ticks(i, f.nodes[i].tick)

@@ -31,8 +31,7 @@ func (c *Core) steer() {
 		return
 	}
 	c.steerIn = c.cfg.ElectionTicks / 2
-	if c.full {
-		c.Transfer(0)
+	if c.handOver() {
 		return
 	}
 	if len(c.conf.GetVotersOutgoing()) > 0 {
@@ -62,6 +61,25 @@ func (c *Core) steer() {
 		return
 	}
 }
+
+// handOver lets somebody else lead while this node's disk is full. When all
+// disks are, leadership does not go round in circles fast.
+func (c *Core) handOver() bool {
+	if !c.full {
+		c.fullFor = 0
+		return false
+	}
+	c.fullFor++
+	to := c.heir(c.conf.GetVoters())
+	if c.fullFor%fullTurns != 1 || to == 0 {
+		return false
+	}
+	return c.Transfer(to) == nil
+}
+
+// fullTurns is after how many looks at the configuration a leader whose disk is
+// full tries again to hand over.
+const fullTurns = 200
 
 // target returns the living members that should vote.
 func (c *Core) target() []uint64 {

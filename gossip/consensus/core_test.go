@@ -1,0 +1,192 @@
+package consensus_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/shoal-dev/shoal/gossip"
+	"github.com/shoal-dev/shoal/gossip/consensus"
+	"github.com/shoal-dev/shoal/gossip/consensus/consensustest"
+)
+
+// trio is three voters in lockstep, whose messages take no time.
+type trio struct {
+	cores   map[uint64]*consensus.Core
+	disks   map[uint64]*consensustest.Disk
+	applied map[uint64]error // by number of the proposal
+}
+
+func newTrio(t *testing.T, segment int64) *trio {
+	t.Helper()
+	l := newLedger(t)
+	for i := 2; i <= 3; i++ {
+		for _, command := range []gossip.Command{addToken(i), addMember(i)} {
+			var err error
+			if l, err = l.Apply(l.Index+1, command); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l, err := l.Recovered(2, []uint64{1, 2, 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	three := &trio{cores: map[uint64]*consensus.Core{}, disks: map[uint64]*consensustest.Disk{}, applied: map[uint64]error{}}
+	for id := uint64(1); id <= 3; id++ {
+		disk := &consensustest.Disk{}
+		if err := consensus.Recover(disk, id, 1, l); err != nil {
+			t.Fatal(err)
+		}
+		core, err := consensus.OpenPlanted(disk, segment, consensus.CoreConfig{CompactEvery: 20, Keep: 5}, consensus.PlantedNothing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		three.cores[id], three.disks[id] = core, disk
+	}
+	return three
+}
+
+// tick lets time pass for all.
+func (three *trio) tick(n int) {
+	for range n {
+		for id := uint64(1); id <= 3; id++ {
+			three.cores[id].Tick()
+		}
+		three.settle()
+	}
+}
+
+// settle delivers messages until there are none.
+func (three *trio) settle() {
+	for busy := true; busy; {
+		busy = false
+		for id := uint64(1); id <= 3; id++ {
+			out := three.cores[id].Ready()
+			for _, a := range out.Applied {
+				if a.Number != 0 {
+					three.applied[a.Number] = a.Refused
+				}
+			}
+			for _, m := range out.Messages {
+				busy = true
+				_ = three.cores[m.To()].Step(id, m) // as lost
+			}
+		}
+	}
+}
+
+func (three *trio) leader(t *testing.T) *consensus.Core {
+	t.Helper()
+	for range 100 {
+		for id := uint64(1); id <= 3; id++ {
+			if three.cores[id].State().Leads {
+				return three.cores[id]
+			}
+		}
+		three.tick(1)
+	}
+	t.Fatal("nobody leads")
+	return nil
+}
+
+// With all disks full, commands are refused when the log is; there is a leader
+// all the time, and all goes on when there is space again.
+func TestAFleetOnFullDisks(t *testing.T) {
+	three := newTrio(t, 16<<10)
+	three.leader(t)
+	for _, disk := range three.disks {
+		disk.Fill(true)
+	}
+	number, refused := uint64(0), false
+	for range 400 {
+		number++
+		switch err := three.leader(t).Propose(number, addToken(int(number%8))); {
+		case errors.Is(err, consensus.ErrFull):
+			refused = true
+		case err != nil && !errors.Is(err, consensus.ErrNoLeader):
+			t.Fatal(err)
+		}
+		three.tick(1)
+	}
+	if !refused || len(three.applied) < 20 {
+		t.Fatalf("%d commands were applied, and one was refused: %v", len(three.applied), refused)
+	}
+	full := 0
+	for id, core := range three.cores {
+		s := core.State()
+		if s.Failed != nil {
+			t.Errorf("%d takes part no more: %v", id, s.Failed)
+		}
+		if s.Full {
+			full++
+		}
+	}
+	if full == 0 {
+		t.Error("nobody says that its disk is full")
+	}
+	// An election needs no space.
+	old := three.leader(t)
+	if err := old.Transfer(0); err != nil {
+		t.Error(err)
+	}
+	three.tick(20)
+	if three.leader(t) == old {
+		t.Error("leadership was not handed over")
+	}
+	for _, disk := range three.disks {
+		disk.Fill(false)
+	}
+	three.tick(250)
+	number++
+	if err := three.leader(t).Propose(number, addToken(1)); err != nil {
+		t.Fatal(err)
+	}
+	three.tick(5)
+	if _, applied := three.applied[number]; !applied {
+		t.Error("with space on the disk, a command is not applied")
+	}
+	for id, core := range three.cores {
+		if core.State().Full {
+			t.Errorf("%d still says that its disk is full", id)
+		}
+	}
+}
+
+// A leader whose disk alone is full lets another one lead.
+func TestALeaderOnAFullDiskHandsOver(t *testing.T) {
+	three := newTrio(t, 16<<10)
+	leader := three.leader(t)
+	id := leader.State().RaftID
+	three.disks[id].Fill(true)
+	for number := uint64(1); number < 300 && leader.State().Leads; number++ {
+		_ = leader.Propose(number, addToken(int(number%8))) // until it is full
+		three.tick(1)
+	}
+	three.tick(10)
+	if leader.State().Leads {
+		t.Error("the leader whose disk is full goes on leading")
+	}
+}
+
+// An error of the disk takes a node out, and only that.
+func TestABrokenDiskTakesANodeOut(t *testing.T) {
+	three := newTrio(t, 64<<10)
+	leader := three.leader(t)
+	id := leader.State().RaftID
+	three.disks[id].Break(true)
+	if err := leader.Propose(1, addToken(1)); err != nil && !errors.Is(err, consensustest.ErrIO) {
+		t.Errorf("got %v", err)
+	}
+	three.settle()
+	if s := leader.State(); !errors.Is(s.Failed, consensustest.ErrIO) || s.Leads {
+		t.Errorf("got %+v", s)
+	}
+	three.disks[id].Break(false)
+	three.tick(60)
+	if next := three.leader(t); next == leader {
+		t.Error("a node whose disk broke leads")
+	}
+	if err := leader.Verify(3); err == nil {
+		t.Error("a node whose disk broke confirms that it leads")
+	}
+}
