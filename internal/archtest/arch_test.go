@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"internal/kube/table":            {"internal/kube"},
 	"internal/loop":                  {},
 	"internal/testenv":               {"internal/images"},
+	"e2e/fleet":                      {},
 	"e2e/onenode":                    {},
 }
 
