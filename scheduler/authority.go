@@ -70,20 +70,3 @@ func Grant(claims map[string]api.ClaimHolder, requests []ClaimRequest) map[strin
 	}
 	return out
 }
-
-// ClaimsOf returns the claims under which the pods of a set run.
-func ClaimsOf(set api.AssignmentSet) map[string]api.ClaimHolder {
-	out := map[string]api.ClaimHolder{}
-	note := func(a api.Assignment) {
-		if id := a.Pod.Identity.String(); out[id].Claim.Less(a.Claim) {
-			out[id] = api.ClaimHolder{Claim: a.Claim, Node: a.Node}
-		}
-	}
-	for _, a := range set.Pods {
-		note(a)
-	}
-	for _, r := range set.Remove {
-		note(r.Assignment)
-	}
-	return out
-}
