@@ -51,9 +51,9 @@ type Ledger struct {
 	Tokens map[string]Token `json:"tokens,omitempty"`
 	// GossipKeys are the newest generations, oldest first; the last one is to
 	// be used, the others are to be understood.
-	GossipKeys []GossipKey `json:"gossipKeys,omitempty"`
-	VoterIDs   []uint64    `json:"voterIDs"`   // raft IDs, sorted
-	NextRaftID uint64      `json:"nextRaftID"` // of the next member; those before it were given away
+	GossipKeys []KeyGeneration `json:"gossipKeys,omitempty"`
+	VoterIDs   []uint64        `json:"voterIDs"`   // raft IDs, sorted
+	NextRaftID uint64          `json:"nextRaftID"` // of the next member; those before it were given away
 }
 
 // Fleet is what is fixed when a fleet is made.
@@ -91,8 +91,8 @@ type Token struct {
 // RoleWitness is the role of a node that votes and runs no pods.
 const RoleWitness = "witness"
 
-// GossipKey is one generation of the key that gossip is encrypted with.
-type GossipKey struct {
+// KeyGeneration is one generation of the key that gossip is encrypted with.
+type KeyGeneration struct {
 	Generation uint64    `json:"generation"`
 	Key        []byte    `json:"key"` // 32 bytes
 	Since      time.Time `json:"since"`
@@ -111,7 +111,7 @@ func NewLedger(fleet Fleet, founder Member, gossipKey []byte, now time.Time) (Le
 	now = now.UTC().Round(0)
 	l := Ledger{
 		Fleet: fleet, Epoch: 1, VoterIDs: []uint64{1}, NextRaftID: 2,
-		GossipKeys: []GossipKey{{Generation: 1, Key: gossipKey, Since: now}},
+		GossipKeys: []KeyGeneration{{Generation: 1, Key: gossipKey, Since: now}},
 	}
 	if len(founder.Key) != ed25519.PublicKeySize {
 		return Ledger{}, fmt.Errorf("found a fleet: the node's key has %d bytes, not %d", len(founder.Key), ed25519.PublicKeySize)

@@ -439,7 +439,7 @@ func (c *RotateGossipKey) apply(l Ledger, now time.Time) (Ledger, error) {
 	if c.Generation != last+1 {
 		return l, refuse("the next gossip key is of generation %d, not %d", last+1, c.Generation)
 	}
-	keys := append(slices.Clone(l.GossipKeys), GossipKey{Generation: c.Generation, Key: slices.Clone(c.Key), Since: now})
+	keys := append(slices.Clone(l.GossipKeys), KeyGeneration{Generation: c.Generation, Key: slices.Clone(c.Key), Since: now})
 	l.GossipKeys = keys[max(0, len(keys)-gossipGenerations):]
 	return l, nil
 }

@@ -12,8 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/shoal-dev/shoal/api"
 	"pgregory.net/rapid"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 var ledgerTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

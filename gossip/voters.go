@@ -126,10 +126,8 @@ func (e *electorate) fill(target int) {
 // are well and the voter's zone keeps another.
 func (e *electorate) spread() {
 	zones := e.zones()
-	for _, m := range e.voters {
-		if e.gone(m) {
-			return
-		}
+	if slices.ContainsFunc(e.voters, e.gone) {
+		return
 	}
 	i := e.best()
 	if i < 0 || zones[e.others[i].Zone] > 0 {

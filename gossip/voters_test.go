@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shoal-dev/shoal/api"
 	"pgregory.net/rapid"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 // A fleet is written as "1:a* 2:b 3:b!": raft ID, zone, * for a voter, ! for
@@ -16,7 +17,7 @@ import (
 func drawnFleet(text string) (Ledger, map[string]api.NodeHealth) {
 	l := Ledger{Members: map[string]Member{}}
 	health := map[string]api.NodeHealth{}
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		var raftID uint64
 		var rest string
 		if _, err := fmt.Sscanf(word, "%d:%s", &raftID, &rest); err != nil {

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/shoal-dev/shoal/gossip"
 	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/shoal-dev/shoal/gossip"
 )
 
 // Bootstrap makes the store of a new fleet on its first node, which is the only

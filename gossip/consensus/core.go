@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/shoal-dev/shoal/gossip"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shoal-dev/shoal/gossip"
 )
 
 // What Core and Node return. A caller asks which it was.
@@ -98,7 +99,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		c.ledger = l
 	}
 	s.current = c.snapshot
-	c.guard("begin", func() error {
+	err := c.guard("begin", func() error {
 		var err error
 		c.raw, err = raft.NewRawNode(&raft.Config{
 			ID: id, Storage: s, Applied: c.ledger.Index,
@@ -109,9 +110,12 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		})
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
 	c.process()
-	if c.failed == nil && slices.Equal(c.conf.GetVoters(), []uint64{id}) && len(c.conf.GetVotersOutgoing()) == 0 {
-		c.guard("begin", c.raw.Campaign)
+	if c.failed == nil && !c.exhausted() && slices.Equal(c.conf.GetVoters(), []uint64{id}) && len(c.conf.GetVotersOutgoing()) == 0 {
+		_ = c.guard("begin", c.raw.Campaign) // failed says so
 		c.process()
 	}
 	return c, c.failed
@@ -142,7 +146,8 @@ func (c *Core) fail(err error) error {
 // Tick tells that a tick has passed.
 func (c *Core) Tick() {
 	c.quiet++
-	if c.passive {
+	if c.passive || (!c.leads() && c.exhausted()) {
+		c.compact()
 		return
 	}
 	if c.guard("tick", func() error { c.raw.Tick(); return nil }) != nil {
@@ -185,6 +190,9 @@ func (c *Core) Step(from uint64, m Message) error {
 	default:
 		if !c.part(from) {
 			return fmt.Errorf("%w: %d sent a %s", ErrStranger, from, m.Raft.GetType())
+		}
+		if !c.bears(m.Raft) {
+			return ErrFull
 		}
 	}
 	err := c.guard("step", func() error { return c.raw.Step(m.Raft) })
@@ -259,20 +267,6 @@ func (c *Core) heed(m Message) error {
 		}
 	}
 	return nil
-}
-
-// admits reports whether the log has room for so many bytes and a reserve: the
-// first entry of a new leader and changes of voters cannot be refused.
-func (c *Core) admits(size int64) bool {
-	if size == 0 {
-		return true
-	}
-	reserve := min(c.store.size/8, 64<<10)
-	full := size > c.store.Room()-reserve
-	if full != c.full {
-		c.full, c.out.Changed = full, true
-	}
-	return !full
 }
 
 // Propose proposes a command, under a number that the caller gives it and that
@@ -361,7 +355,7 @@ func (c *Core) Ready() Output {
 // process does what raft wants done: write, then send, then apply.
 func (c *Core) process() {
 	for c.failed == nil && c.raw.HasReady() {
-		c.guard("process", func() error {
+		_ = c.guard("process", func() error {
 			rd := c.raw.Ready()
 			if c.cfg.planted == PlantedSendFirst {
 				c.post(rd.Messages)
@@ -379,7 +373,7 @@ func (c *Core) process() {
 			c.reads = append(c.reads, rd.ReadStates...)
 			c.raw.Advance(rd)
 			return nil
-		})
+		}) // failed says so
 	}
 	for len(c.reads) > 0 && c.reads[0].Index <= c.ledger.Index {
 		c.out.Verified = append(c.out.Verified, binary.LittleEndian.Uint64(c.reads[0].RequestCtx))

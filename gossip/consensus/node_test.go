@@ -196,8 +196,7 @@ func TestThreeNodesGrowLoseTheirLeaderAndGoOn(t *testing.T) {
 			t.Errorf("a follower confirms that it leads: %v", err)
 		}
 		_, err := one.Propose(t.Context(), gossip.Command{Now: day, Claim: &gossip.Claim{Identity: "a", Node: "nobody"}})
-		var refusal *gossip.Refusal
-		if !errors.As(err, &refusal) {
+		if _, refused := errors.AsType[*gossip.Refusal](err); !refused {
 			t.Errorf("a claim for nobody: %v", err)
 		}
 		stop()

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shoal-dev/shoal/gossip/consensus"
 )
@@ -199,4 +200,34 @@ func TestPlantedMistakesAreFound(t *testing.T) {
 			t.Error("not found")
 		})
 	}
+}
+
+// A fleet whose leader dies has another one within 1.5 s, nearly always.
+func TestANewLeaderComesSoon(t *testing.T) {
+	var took []time.Duration
+	for seed := range uint64(150) {
+		f := newFleet(t, seed, consensus.PlantedNothing)
+		f.run(5*time.Second + time.Duration(seed)*time.Millisecond)
+		old := f.leading()
+		if old < 0 {
+			t.Fatalf("seed %d: nobody leads after 5 s", seed)
+		}
+		f.down(old, nil)
+		began := f.now
+		for f.leading() < 0 && f.now < began+10*time.Second {
+			f.run(f.now + 10*time.Millisecond)
+		}
+		took = append(took, f.now-began)
+	}
+	slices.Sort(took)
+	p50, p99, last := took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
+	t.Logf("p50 %v, p99 %v, max %v", p50, p99, last)
+	if p99 > 2*time.Second {
+		t.Errorf("in one of 100 cases it takes longer than %v", p99)
+	}
+}
+
+// leading returns the node that leads, -1 when none does.
+func (f *fleet) leading() int {
+	return slices.IndexFunc(f.nodes, func(n *simNode) bool { return n.core != nil && n.core.State().Leads })
 }

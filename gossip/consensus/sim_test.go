@@ -12,11 +12,12 @@ import (
 	"testing/cryptotest"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoal-dev/shoal/gossip"
 	"github.com/shoal-dev/shoal/gossip/consensus"
 	"github.com/shoal-dev/shoal/gossip/consensus/consensustest"
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 // The tests by seed run a fleet of cores without goroutines: one queue of
@@ -80,7 +81,6 @@ type fleet struct {
 	byID    map[uint64]*simNode
 	planted consensus.Planted
 	reuse   bool // the planted mistake of coming back under the same raft ID
-	forked  bool // recovered twice, differently
 
 	// The network.
 	cut      map[[2]int]bool

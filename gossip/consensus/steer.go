@@ -128,7 +128,7 @@ func (c *Core) revote(voters []uint64, progress map[uint64]tracker.Progress) {
 			}
 		}
 		if to := c.heir(stay); to != 0 {
-			c.Transfer(to)
+			_ = c.Transfer(to) // looked at again
 			return
 		}
 	}
@@ -154,7 +154,7 @@ func (c *Core) revote(voters []uint64, progress map[uint64]tracker.Progress) {
 // change proposes a change of the configuration. It may be lost: steer looks
 // again.
 func (c *Core) change(changes ...*pb.ConfChangeSingle) {
-	if c.store.Room() < 1024 {
+	if c.exhausted() {
 		return
 	}
 	cc := &pb.ConfChangeV2{Changes: changes}
@@ -162,7 +162,7 @@ func (c *Core) change(changes ...*pb.ConfChangeSingle) {
 		cc.Transition = pb.ConfChangeTransitionJointImplicit.Enum()
 	}
 	// Dropped while leadership is handed over; looked at again.
-	c.guard("change the voters", func() error { c.raw.ProposeConfChange(cc); return nil })
+	_ = c.guard("change the voters", func() error { return c.raw.ProposeConfChange(cc) })
 	c.process()
 }
 
@@ -201,7 +201,7 @@ func (c *Core) unstick() {
 		}
 		if c.snapshots[id]++; c.snapshots[id] > 2*c.cfg.ElectionTicks {
 			delete(c.snapshots, id)
-			c.guard("send a snapshot again", func() error {
+			_ = c.guard("send a snapshot again", func() error {
 				c.raw.ReportSnapshot(id, raft.SnapshotFailure)
 				return nil
 			})

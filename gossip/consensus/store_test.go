@@ -9,10 +9,11 @@ import (
 	"slices"
 	"testing"
 
+	pb "go.etcd.io/raft/v3/raftpb"
+
 	"github.com/shoal-dev/shoal/gossip"
 	"github.com/shoal-dev/shoal/gossip/consensus"
 	"github.com/shoal-dev/shoal/gossip/consensus/consensustest"
-	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 func TestDisks(t *testing.T) {
@@ -80,9 +81,8 @@ var script = []func(*consensus.Store) error{
 	func(s *consensus.Store) error { return s.Restore(snapshotAt(5, 22)) },
 }
 
-// content says what a store promises and holds after the newer of its snapshot
-// and a point.
-func content(t *testing.T, s *consensus.Store, after uint64) string {
+// content says what a store promises and holds.
+func content(t *testing.T, s *consensus.Store) string {
 	t.Helper()
 	hard, conf, err := s.InitialState()
 	if err != nil {
@@ -90,7 +90,7 @@ func content(t *testing.T, s *consensus.Store, after uint64) string {
 	}
 	last, _ := s.LastIndex()
 	out := fmt.Sprintf("term %d vote %d voters %v last %d:", hard.GetTerm(), hard.GetVote(), conf.GetVoters(), last)
-	for index := after; index <= last; index++ {
+	for index := range last + 1 {
 		if term, err := s.Term(index); err == nil {
 			out += fmt.Sprintf(" %d/%d", index, term)
 		}
@@ -125,10 +125,10 @@ func TestStoreSurvivesACrashAnywhere(t *testing.T) {
 					}
 				}
 				// All points that either state knows.
-				before := content(t, s, 0)
+				before := content(t, s)
 				disk.CrashAfter(at)
 				err := script[step](s)
-				after := content(t, s, 0)
+				after := content(t, s)
 				if err == nil {
 					finished = true
 				} else if !errors.Is(err, consensustest.ErrPower) {
@@ -140,8 +140,8 @@ func TestStoreSurvivesACrashAnywhere(t *testing.T) {
 					t.Fatalf("step %d, crash %d, keep %d: %v", step, at, i, openErr)
 				}
 				crashes++
-				got := content(t, again, 0)
-				full := content(t, completed(t, step), 0)
+				got := content(t, again)
+				full := content(t, completed(t, step))
 				if err == nil && got != after {
 					t.Fatalf("step %d was acknowledged:\n%s\nafter the crash:\n%s", step, after, got)
 				}
@@ -182,7 +182,7 @@ func TestStoreNoticesEveryFlippedBit(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want := content(t, s, 0)
+	want := content(t, s)
 	damaged := 0
 	for _, name := range original.Names() {
 		for at := range original.Used(name) {
@@ -196,7 +196,7 @@ func TestStoreNoticesEveryFlippedBit(t *testing.T) {
 			case err != nil:
 				t.Fatalf("%s, byte %d: %v", name, at, err)
 			default:
-				if got := content(t, s, 0); got != want {
+				if got := content(t, s); got != want {
 					t.Fatalf("%s, byte %d: got\n%s\nwant\n%s", name, at, got, want)
 				}
 			}
@@ -245,7 +245,7 @@ func TestStoreNoticesWhatIsMissing(t *testing.T) {
 			disk.Cut(name, cut)
 			s, err := consensus.OpenStore(disk, smallSegment)
 			var damage *consensus.Damaged
-			if err == nil && content(t, s, 0) != content(t, completed(t, 5), 0) || err != nil && !errors.As(err, &damage) {
+			if err == nil && content(t, s) != content(t, completed(t, 5)) || err != nil && !errors.As(err, &damage) {
 				t.Fatalf("%s without %d bytes: %v", name, cut, err)
 			}
 		}

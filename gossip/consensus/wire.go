@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/shoal-dev/shoal/gossip"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shoal-dev/shoal/gossip"
 )
 
 // Message is what one node tells another.

@@ -3,10 +3,11 @@ package consensus
 import (
 	"fmt"
 
-	"github.com/shoal-dev/shoal/gossip"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shoal-dev/shoal/gossip"
 )
 
 // ledgerOf returns the ledger of a snapshot.
@@ -35,7 +36,7 @@ func (c *Core) snapshot() (*pb.Snapshot, error) {
 		return nil, err
 	}
 	c.cached = &pb.Snapshot{Data: data, Metadata: &pb.SnapshotMetadata{
-		ConfState: proto.Clone(c.conf).(*pb.ConfState), Index: new(c.ledger.Index), Term: new(term),
+		ConfState: proto.CloneOf(c.conf), Index: new(c.ledger.Index), Term: new(term),
 	}}
 	return c.cached, nil
 }
@@ -59,10 +60,40 @@ func (c *Core) compact() {
 		err = c.store.Compact(snap, after)
 	}
 	if c.store.Failed() != nil {
-		c.fail(c.store.Failed())
+		_ = c.fail(c.store.Failed()) // State says so
 		return
 	}
 	if full := err != nil && c.store.Room() < c.store.size/4; full != c.full {
 		c.full, c.out.Changed = full, true
 	}
+}
+
+// exhausted reports whether not even a leader's first entry has room. Such a
+// node votes, and does not ask for votes.
+func (c *Core) exhausted() bool { return c.store.Room() < 1024 }
+
+// bears reports whether there is room for what a message that is not a leader's
+// would have this node write.
+func (c *Core) bears(m *pb.Message) bool {
+	switch m.GetType() {
+	case pb.MsgProp:
+		return c.admits(int64(entrySize(m.GetEntries()[0])))
+	case pb.MsgTimeoutNow:
+		return !c.exhausted()
+	}
+	return true
+}
+
+// admits reports whether the log has room for so many bytes and a reserve: the
+// first entry of a new leader and changes of voters cannot be refused.
+func (c *Core) admits(size int64) bool {
+	if size == 0 {
+		return true
+	}
+	reserve := min(c.store.size/8, 64<<10)
+	full := size > c.store.Room()-reserve
+	if full != c.full {
+		c.full, c.out.Changed = full, true
+	}
+	return !full
 }
