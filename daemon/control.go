@@ -325,8 +325,18 @@ func (c *control) publishView(snapshot api.Snapshot, board api.Board, company fl
 			states[record.Pods[i].Pod.Instance] = &record.Pods[i]
 		}
 	}
+	replaced := map[api.Identity]bool{}
 	for _, a := range board.Assigned.Pods {
-		v.pods = append(v.pods, c.podView(a, states, false))
+		if !board.HealthOf(a.Node).Gone() {
+			replaced[a.Pod.Identity] = true
+		}
+	}
+	for _, a := range board.Assigned.Pods {
+		p := c.podView(a, states, false)
+		if health := board.HealthOf(a.Node); health.Gone() {
+			p.lose(health, replaced[a.Pod.Identity])
+		}
+		v.pods = append(v.pods, p)
 	}
 	for _, r := range board.Assigned.Remove {
 		if states[r.Assignment.Pod.Instance] != nil {

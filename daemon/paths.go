@@ -32,7 +32,7 @@ func newPaths(self string, pods netip.Prefix, v func() *view, log *slog.Logger) 
 // itself; one that is not heard of keeps its paths.
 func (p *paths) step(ctx context.Context) time.Time {
 	v := p.view()
-	if v == nil {
+	if v == nil || !v.company.Ledger.Known() {
 		return time.Time{}
 	}
 	peers := []network.Peer{}

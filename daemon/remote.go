@@ -63,6 +63,33 @@ func remoteStatus(object *corev1.Pod, state *api.PodState, host string) corev1.P
 	return out
 }
 
+// lose makes a pod one whose node is lost: it may run or not. As in Kubernetes it
+// is shown as ready no more, and as terminating once another has its place.
+func (p *podView) lose(health api.NodeHealth, replaced bool) {
+	p.lost = true
+	if p.state != nil {
+		state := *p.state
+		state.Ready, state.Phase, state.Reason, state.Message = false, corev1.PodUnknown, "NodeLost", "The leader hears nothing of node "+p.node+" any more."
+		p.state = &state
+	}
+	if p.object == nil {
+		return
+	}
+	shown := *p.object
+	shown.Status.Reason, shown.Status.Message = "NodeLost", "The leader hears nothing of node "+p.node+" any more."
+	shown.Status.Conditions = slices.Clone(shown.Status.Conditions)
+	for i := range shown.Status.Conditions {
+		if c := &shown.Status.Conditions[i]; c.Type == corev1.PodReady || c.Type == corev1.ContainersReady {
+			c.Status, c.Reason, c.LastTransitionTime = corev1.ConditionFalse, "NodeLost", metav1.NewTime(health.Since)
+		}
+	}
+	if replaced && shown.DeletionTimestamp == nil {
+		at := deletionTime(shown.Spec.TerminationGracePeriodSeconds, health.Since)
+		shown.DeletionTimestamp, shown.DeletionGracePeriodSeconds = &at, shown.Spec.TerminationGracePeriodSeconds
+	}
+	p.object = &shown
+}
+
 // unheardOf returns the conditions of a node that nobody hears of: what it said
 // last is not known to hold any more. The words are those of Kubernetes' node
 // controller.

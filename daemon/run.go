@@ -156,6 +156,7 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	g.Go(func() error { server.Run(ctx); return nil })
 	g.Go(func() error { return c.part.Run(ctx) })
 	g.Go(func() error { loop.Run(ctx, loop.Config{Max: 30 * time.Second}, paths.step, pathsPoke); return nil })
+	g.Go(func() error { return paths.fabric.Watch(ctx, func() { loop.Poke(pathsPoke) }) })
 	g.Go(func() error { return repo.Run(ctx) })
 	g.Go(func() error { return c.agent.Run(ctx) })
 	g.Go(func() error { return names.Run(ctx) })

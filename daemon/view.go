@@ -41,6 +41,7 @@ type podView struct {
 	state   *api.PodState
 	node    string
 	removed bool // told to stop
+	lost    bool // its node is lost: what it said last says nothing any more
 }
 
 // trafficPods is the part of the view that concerns traffic.

@@ -213,15 +213,18 @@ func (c *Core) SetDecision(set api.AssignmentSet, facts api.Facts) error {
 	if c.lead == nil {
 		return nil
 	}
-	nextSet, err := EncodeSet(c.set, set)
+	next, err := EncodeFacts(c.facts, facts)
 	if err != nil {
 		return err
 	}
-	nextFacts, err := EncodeFacts(c.facts, facts)
-	if err != nil {
+	c.facts = next
+	if !set.Known() {
+		return nil // a leader without a memory that has not heard everybody yet
+	}
+	if next, err = EncodeSet(c.set, set); err != nil {
 		return err
 	}
-	c.set, c.facts = nextSet, nextFacts
+	c.set = next
 	return nil
 }
 
@@ -429,6 +432,9 @@ func (c *Core) Board() api.Board {
 	for _, id := range slices.Sorted(maps.Keys(c.roster)) {
 		p := c.roster[id]
 		if p.Removed {
+			if c.names[p.Name] == "" {
+				b.Health = append(b.Health, api.NodeHealth{Node: p.Name, Status: api.NodeLeft})
+			}
 			continue
 		}
 		var info api.NodeInfo
@@ -450,7 +456,11 @@ func (c *Core) Board() api.Board {
 	slices.SortFunc(b.Nodes, func(x, y api.NodeInfo) int { return strings.Compare(x.Name, y.Name) })
 	slices.SortFunc(b.Pods, func(x, y api.PodStates) int { return strings.Compare(x.Node, y.Node) })
 	slices.SortFunc(b.Usage, func(x, y api.Usage) int { return strings.Compare(x.Node, y.Node) })
-	b.Health = c.Health()
+	b.Health = append(b.Health, c.Health()...)
+	slices.SortFunc(b.Health, func(x, y api.NodeHealth) int { return strings.Compare(x.Node, y.Node) })
+	if c.lead != nil {
+		b.ConnectivityChecked = c.lead.checked
+	}
 	b.Assigned, _ = DecodeSet(c.set) // what this node stored decodes; the zero set is none
 	return b
 }
@@ -472,12 +482,13 @@ type Mark struct {
 	health              string
 	ledger              uint64
 	refused             string
+	revision            uint64 // of what the leader believes of others
 }
 
 // Mark returns the present one.
 func (c *Core) Mark() Mark {
 	return Mark{
-		c.records.Hash(true), c.set.Hash(), c.facts.Hash(), c.authority, c.lead != nil, fmt.Sprint(c.Health()), c.ledger.index, c.refused,
+		c.records.Hash(true), c.set.Hash(), c.facts.Hash(), c.authority, c.lead != nil, fmt.Sprint(c.Health()), c.ledger.index, c.refused, c.revision,
 	}
 }
 

@@ -251,3 +251,39 @@ func TestBigFleet(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 }
+
+// TestManyLost: when most nodes are lost at once, the leader makes sure that it
+// is not itself that is cut off, and says when it has.
+func TestManyLost(t *testing.T) {
+	w := newNetwork(t, 5, 1)
+	w.raft(0, 1)
+	w.follow(2*time.Second, 0)
+	for _, s := range w.nodes[1:4] {
+		s.down = true
+	}
+	w.until(4*time.Second, "they are lost", func() bool { return len(w.nodes[0].Board().Health) == 3 })
+	lost := wall(w.now)
+	if got := w.nodes[0].Board().ConnectivityChecked; !got.IsZero() {
+		t.Errorf("checked at %s, before anybody was lost", got)
+	}
+	took := w.until(2*time.Second, "it has checked", func() bool { return !w.nodes[0].Board().ConnectivityChecked.Before(lost) })
+	t.Logf("checked after %s", took)
+	if took < AnswerWithin-tick {
+		t.Errorf("it has checked after %s only", took)
+	}
+}
+
+// TestRemovedMembers are shown as left, so that their pods count as gone.
+func TestRemovedMembers(t *testing.T) {
+	w := newNetwork(t, 3, 1)
+	w.raft(0, 1)
+	w.follow(2*time.Second, 0)
+	w.agree(3 * time.Second)
+	peers := w.peers()
+	peers[2].Removed = true
+	w.nodes[0].SetRoster(peers)
+	b := w.nodes[0].Board()
+	if len(b.Nodes) != 2 || b.HealthOf("n2").Status != api.NodeLeft {
+		t.Errorf("%d nodes, n2 is %s", len(b.Nodes), b.HealthOf("n2").Status)
+	}
+}

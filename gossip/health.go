@@ -46,7 +46,7 @@ func (c *Core) watch() {
 		switch {
 		case f.status == api.NodeLeft || f.status == api.NodeLost:
 		case silence >= LostAfter:
-			f.lostAt = c.now
+			f.lostAt, c.lead.doubted = c.now, c.now
 			c.become(p, f, api.NodeLost)
 		case silence >= SuspectAfter:
 			if f.status != api.NodeSuspect {
@@ -57,10 +57,32 @@ func (c *Core) watch() {
 			}
 		}
 	}
+	c.checkConnectivity()
 	for id := range c.lead.followers {
 		if !c.knows(id) {
 			delete(c.lead.followers, id)
 			c.revision++
+		}
+	}
+}
+
+// checkConnectivity asks those that were just lost once more, by this node itself:
+// when none has answered after a second, it is they who are gone and not this
+// node, as far as can be told.
+func (c *Core) checkConnectivity() {
+	l := c.lead
+	if l.doubted == 0 {
+		return
+	}
+	if c.now-l.doubted >= AnswerWithin {
+		l.doubted, l.checked = 0, c.wall
+		c.revision++
+		return
+	}
+	for _, p := range c.others() {
+		if f := l.followers[p.ID]; f.status == api.NodeLost && c.now-f.probed >= RenewEvery/2 {
+			f.probed = c.now
+			c.send(Message{To: p.ID, Ping: &Ping{}})
 		}
 	}
 }

@@ -16,6 +16,10 @@ type lead struct {
 	// changes are the records that were replaced since the last push, with
 	// the version before.
 	changes map[key]Record
+	// doubted is when nodes were lost last: whether it is not this node that is
+	// cut off is being found out; zero when it is known. checked is since when.
+	doubted time.Duration
+	checked time.Time
 	// round is the last quorum round that was asked for.
 	round uint64
 }

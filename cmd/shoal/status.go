@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -48,11 +50,25 @@ func statusCommand() *cobra.Command {
 func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(w, "fleet\t%s\t\nnode\t%s\tshoal %s\n", s.Fleet, s.Node, s.Version)
+	printLeader(w, s)
 	for _, u := range s.Units {
 		printUnit(w, u, now)
 	}
+	gone := map[string]bool{}
+	for _, h := range s.Health {
+		gone[h.Node] = h.Gone()
+		if h.Status != api.NodeAlive {
+			fmt.Fprintf(w, "alarm\t%s\tthe node is %s since %s\n", h.Node, strings.ToLower(string(h.Status)), ago(h.Since, now))
+		}
+		if h.Unstable {
+			fmt.Fprintf(w, "alarm\t%s\tthe node comes and goes: it gets no new pods for a while\n", h.Node)
+		}
+	}
 	for _, n := range s.Nodes {
 		for _, c := range n.Conditions {
+			if gone[n.Name] {
+				break // what it said last says nothing any more
+			}
 			if (c.Type == corev1.NodeReady) != (c.Status == corev1.ConditionTrue) {
 				fmt.Fprintf(w, "alarm\t%s\t%s: %s\n", n.Name, c.Type, c.Message)
 			}
@@ -74,6 +90,11 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if len(s.Nodes) > 1 {
+		if err := printNodes(out, s, now); err != nil {
+			return err
+		}
+	}
 	if ready == len(s.Pods) {
 		return nil
 	}
@@ -89,6 +110,66 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 			why += ": " + p.Message
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", p.Namespace, p.Name, p.Phase, p.Restarts, why)
+	}
+	return w.Flush()
+}
+
+// printLeader says who leads, and with what right.
+func printLeader(w io.Writer, s daemon.Status) {
+	switch {
+	case s.Leader == "":
+		fmt.Fprintf(w, "alarm\t\tnobody leads: pods run on, nothing is placed or moved\n")
+	case s.Quorate:
+		fmt.Fprintf(w, "leader\t%s\tquorate, epoch %d, term %d, heard %s ago\n", s.Leader, s.Epoch, s.Term, s.Heard.Round(time.Millisecond))
+	default:
+		fmt.Fprintf(w, "leader\t%s\tacting, heard %s ago\n", s.Leader, s.Heard.Round(time.Millisecond))
+		fmt.Fprintf(w, "alarm\t\tmost of the nodes that vote (%s) are out of reach: exclusive pods wait and no node can join\n", strings.Join(s.Voters, ", "))
+	}
+}
+
+// printNodes lists the members of the fleet.
+func printNodes(out io.Writer, s daemon.Status, now time.Time) error {
+	fmt.Fprintln(out)
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tSTATE\tROLE\tADDRESS\tPODS\tREADY\tCOMMIT\tBEHIND")
+	health := api.Board{Health: s.Health}
+	for _, n := range s.Nodes {
+		h := health.HealthOf(n.Name)
+		state := string(h.Status)
+		if n.Draining {
+			state += ",Draining"
+		}
+		role := "-"
+		if slices.Contains(s.Voters, n.Name) {
+			role = "voter"
+		}
+		if n.Name == s.Leader {
+			role = "leader"
+		}
+		address := "-"
+		for _, a := range n.Addresses {
+			if a.Type == corev1.NodeInternalIP {
+				address = a.Address
+			}
+		}
+		pods, ready := 0, 0
+		for _, p := range s.Pods {
+			if p.Node != n.Name {
+				continue
+			}
+			pods++
+			if p.Ready && !h.Gone() {
+				ready++
+			}
+		}
+		commit, behind := "-", ""
+		for _, u := range s.Units {
+			commit = api.Commit(n.Units[u.Unit]).Short()
+			if u.Accepted.Commit != "" && n.Units[u.Unit] != u.Accepted.Commit {
+				behind = "since " + ago(u.InForce, now)
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", n.Name, state, role, address, pods, ready, commit, behind)
 	}
 	return w.Flush()
 }
