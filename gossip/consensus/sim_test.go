@@ -270,6 +270,9 @@ func (f *fleet) collect(i int) {
 	var damaged *consensus.Damaged
 	switch {
 	case failed == nil:
+		if n.disk.Off() {
+			n.core = nil // the power went where the core could go on without its disk
+		}
 	case errors.As(failed, &damaged):
 		f.lost(n, failed)
 	case errors.Is(failed, consensustest.ErrPower), errors.Is(failed, consensustest.ErrIO):
