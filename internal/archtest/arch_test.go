@@ -30,6 +30,8 @@ var mayImport = map[string][]string{
 	"runtime":                        {"api"},
 	"runtime/agent":                  {"api", "runtime/..."},
 	"runtime/containerd":             {"api", "runtime"},
+	"runtime/fence":                  {},
+	"runtime/fencer":                 {"runtime/fence"},
 	"runtime/keeper":                 {"runtime/logs/cri"},
 	"runtime/logs":                   {"runtime/keeper"},
 	"runtime/logs/cri":               {},
@@ -40,10 +42,10 @@ var mayImport = map[string][]string{
 	"policy":                         {"api"},
 	"policy/iptables":                {"policy"},
 	"policy/dns":                     {"policy"},
-	"daemon":                         {"api", "gitsync", "gossip", "gossip/...", "scheduler", "runtime", "runtime/agent", "runtime/network", "policy", "policy/iptables", "policy/dns", "internal/loop"},
+	"daemon":                         {"api", "gitsync", "gossip", "gossip/...", "scheduler", "runtime", "runtime/agent", "runtime/fence", "runtime/network", "policy", "policy/iptables", "policy/dns", "internal/loop"},
 	"daemon/api":                     {"api", "internal/kube/...", "internal/loop"},
 	"cmd/shoal":                      {"api", "daemon", "gitsync", "gitsync/render", "scheduler"},
-	"cmd/shoal-keeper":               {"runtime/keeper"},
+	"cmd/shoal-keeper":               {"runtime/fencer", "runtime/keeper"},
 	"internal/archtest":              {},
 	"internal/images":                {},
 	"internal/images/hello":          {},
@@ -75,7 +77,7 @@ var onlyIn = map[string][]string{
 }
 
 // pure packages decide: they have no clock, no randomness, no input or output.
-var pure = []string{"api", "scheduler", "gitsync/manifest", "gossip", "runtime", "policy"}
+var pure = []string{"api", "scheduler", "gitsync/manifest", "gossip", "runtime", "runtime/fence", "policy"}
 
 var impure = []string{"os", "net", "net/http", "os/exec", "sync", "context", "math/rand", "math/rand/v2", "log/slog", "log"}
 
