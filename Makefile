@@ -38,6 +38,11 @@ setup: ## install what Shoal runs on (Debian, Ubuntu)
 run: setup build examples ## run the examples on this machine, as root
 	scripts/run.sh
 
+.PHONY: demo
+demo: build examples ## three nodes on this machine: one dies, its pods come back elsewhere; as root
+	scripts/setup.sh test
+	scripts/demo.sh
+
 .PHONY: reset
 reset: ## remove every trace of make run
 	[ ! -x bin/shoal ] || bin/shoal reset --yes --containerd-address "$$(scripts/containerd.sh start)"
@@ -89,8 +94,14 @@ bench-onenode: keeper ## measure one node: start, roll, restart, memory; JSON li
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal ./cmd/shoal
 	SHOAL_BIN=$(CURDIR)/bin/shoal go test -timeout 40m -tags=$(TAGS),e2e -count=1 -run '^$$' -bench OneNode -benchtime 1x ./e2e/onenode | grep --line-buffered '^{'
 
+.PHONY: bench-fleet
+bench-fleet: keeper ## measure fleets: deaths, splits, pushes, what idling costs; JSON lines, as root, half an hour
+	scripts/setup.sh test
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal ./cmd/shoal
+	SHOAL_BIN=$(CURDIR)/bin/shoal go test -timeout 80m -tags=$(TAGS),e2e -count=1 -run '^$$' -bench Fleet -benchtime 1x ./e2e/fleet | grep --line-buffered '^{'
+
 .PHONY: bench
-bench: bench-onenode ## run all benchmarks
+bench: bench-onenode bench-fleet ## run all benchmarks
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 30 seconds

@@ -33,6 +33,7 @@ type world struct {
 	t          testing.TB
 	containerd *testenv.Daemon
 	repo       string
+	url        string // what the machines follow
 	nodes      []*node
 	sites      []site
 	switches   map[string]bool // bridges that were made
@@ -64,7 +65,19 @@ const spare = 2
 // newWorld makes n machines in one fleet, all of them running.
 func newWorld(t testing.TB, n int) *world {
 	t.Helper()
+	w := prepare(t, n)
+	for range n {
+		w.add()
+	}
+	w.settled(2 * time.Minute)
+	return w
+}
+
+// prepare makes a world with room for n machines, and none yet.
+func prepare(t testing.TB, n int) *world {
+	t.Helper()
 	w := &world{t: t, containerd: testenv.Containerd(t), repo: testenv.Dir(t), switches: map[string]bool{}}
+	w.url = w.repo
 	w.git("init", "-q", "-b", "main")
 	w.write(map[string]string{"namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: app}\n"})
 	w.commit("the beginning")
@@ -72,10 +85,6 @@ func newWorld(t testing.TB, n int) *world {
 		w.sites = append(w.sites, site{testenv.Dir(t), testenv.Netns(t)})
 	}
 	t.Cleanup(w.remove)
-	for range n {
-		w.add()
-	}
-	w.settled(60 * time.Second)
 	return w
 }
 
@@ -142,7 +151,7 @@ func (w *world) add() *node {
 	w.plug(n)
 	n.images()
 	if i == 1 {
-		n.must("init", "--repository", w.repo)
+		n.must("init", "--repository", w.url)
 	} else {
 		token := strings.TrimSpace(w.voter().must("token", "create"))
 		n.must("join", w.voter().address, "--token", token)
@@ -335,6 +344,9 @@ func (n *node) pids() map[string]string {
 	return pids
 }
 
+// daemon returns the daemon's process: nsenter becomes it.
+func (n *node) daemon() int { return n.cmd.Process.Pid }
+
 func (n *node) status() (daemon.Status, error) {
 	return daemon.NewClient(filepath.Join(n.run, "shoal.sock")).Status(context.Background())
 }
@@ -405,7 +417,13 @@ func (w *world) running() []*node {
 // nodes, and as many vote as should.
 func (w *world) settled(limit time.Duration) {
 	w.t.Helper()
-	voters := map[int]int{1: 1, 2: 1, 3: 3, 4: 3, 5: 3, 6: 3}[len(w.nodes)]
+	voters := 5
+	switch n := len(w.nodes); {
+	case n < 3:
+		voters = 1
+	case n < 7:
+		voters = 3
+	}
 	w.eventually(limit, "one fleet with a quorate leader", func() (bool, string) {
 		leaders, last := map[string]bool{}, ""
 		for _, n := range w.running() {

@@ -3,9 +3,7 @@
 package onenode
 
 import (
-	"encoding/json"
 	"fmt"
-	"math"
 	"net/http"
 	"os"
 	"os/exec"
@@ -29,38 +27,12 @@ func BenchmarkOneNode(b *testing.B) {
 	benchManifests(b)
 }
 
-// A figure is one line of output. Value is the median.
-type figure struct {
-	Name  string  `json:"name"`
-	Value float64 `json:"value"`
-	Unit  string  `json:"unit"`
-	N     int     `json:"n"`
-	P50   float64 `json:"p50"`
-	P99   float64 `json:"p99"`
-	Min   float64 `json:"min"`
-	Note  string  `json:"note,omitempty"`
-}
-
-func report(b *testing.B, name, unit, note string, values ...float64) {
-	b.Helper()
-	slices.Sort(values)
-	at := func(q float64) float64 {
-		v := values[int(math.Ceil(q*float64(len(values))))-1]
-		return math.Round(v*1000) / 1000
-	}
-	line, err := json.Marshal(figure{Name: name, Value: at(0.5), Unit: unit, N: len(values), P50: at(0.5), P99: at(0.99), Min: at(0.01), Note: note})
-	if err != nil {
-		b.Fatal(err)
-	}
-	fmt.Println(string(line))
-}
-
 func benchBinary(b *testing.B) {
 	info, err := os.Stat(program(b))
 	if err != nil {
 		b.Fatal(err)
 	}
-	report(b, "binary_mib", "MiB", "stripped, with the keeper inside", float64(info.Size())/(1<<20))
+	testenv.Report(b, "binary_mib", "MiB", "stripped, with the keeper inside", float64(info.Size())/(1<<20))
 }
 
 // stampPod is a pod whose first instruction makes a file; the file's time says
@@ -154,7 +126,7 @@ func benchStarts(b *testing.B) {
 		at := m.waitStamps(b, work, name, 1)[0]
 		first = append(first, at.Sub(refTime(b, filepath.Join(r.dir, ".git"))).Seconds())
 	}
-	report(b, "commit_to_first_instruction", "s", "from the time of the ref to that of a file the container makes; with pod network", first...)
+	testenv.Report(b, "commit_to_first_instruction", "s", "from the time of the ref to that of a file the container makes; with pod network", first...)
 	m.benchKills(b, work)
 	m.benchIdle(b)
 	m.benchStartup(b)
@@ -183,7 +155,7 @@ func (m *machine) benchKills(b *testing.B, work string) {
 		again := m.waitStamps(b, work, name, 2)[1]
 		seconds = append(seconds, again.Sub(before).Seconds())
 	}
-	report(b, "killed_to_running", "s", "kill -9 of a container's first process to its first instruction again", seconds...)
+	testenv.Report(b, "killed_to_running", "s", "kill -9 of a container's first process to its first instruction again", seconds...)
 }
 
 // benchIdle looks at the daemon while ten pods do nothing.
@@ -193,45 +165,16 @@ func (m *machine) benchIdle(b *testing.B) {
 	m.restart()
 	time.Sleep(30 * time.Second) // let it come to rest
 	var rss []float64
-	cpu := cpuTime(b, m.cmd.Process.Pid)
+	cpu := testenv.CPUTime(b, m.cmd.Process.Pid)
 	start := time.Now()
 	for range 6 {
 		time.Sleep(10 * time.Second)
-		rss = append(rss, rssMiB(b, m.cmd.Process.Pid))
+		rss = append(rss, testenv.RSS(b, m.cmd.Process.Pid))
 	}
-	used := cpuTime(b, m.cmd.Process.Pid) - cpu
+	used := testenv.CPUTime(b, m.cmd.Process.Pid) - cpu
 	note := fmt.Sprintf("%d idle pods, poll every 10 s, over 60 s after 30 s of rest", rounds)
-	report(b, "idle_rss_mib", "MiB", note, rss...)
-	report(b, "idle_cpu_percent", "%", note, 100*used/time.Since(start).Seconds())
-}
-
-func rssMiB(b *testing.B, pid int) float64 {
-	b.Helper()
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for line := range strings.SplitSeq(string(raw), "\n") {
-		if words := strings.Fields(line); len(words) > 1 && words[0] == "VmRSS:" {
-			kib, _ := strconv.ParseFloat(words[1], 64)
-			return kib / 1024
-		}
-	}
-	b.Fatal("no VmRSS")
-	return 0
-}
-
-// cpuTime is the processor time of a process in seconds.
-func cpuTime(b *testing.B, pid int) float64 {
-	b.Helper()
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	fields := strings.Fields(string(raw[strings.LastIndex(string(raw), ")")+1:]))
-	user, _ := strconv.ParseFloat(fields[11], 64)
-	system, _ := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / 100
+	testenv.Report(b, "idle_rss_mib", "MiB", note, rss...)
+	testenv.Report(b, "idle_cpu_percent", "%", note, 100*used/time.Since(start).Seconds())
 }
 
 // benchStartup restarts the daemon until it says that it is ready, with its
@@ -263,7 +206,7 @@ func (m *machine) benchStartup(b *testing.B) {
 		})
 		seconds = append(seconds, time.Since(start).Seconds())
 	}
-	report(b, "startup_ready", "s", fmt.Sprintf("start of the process until /readyz says ok and %d pods are adopted and ready", rounds), seconds...)
+	testenv.Report(b, "startup_ready", "s", fmt.Sprintf("start of the process until /readyz says ok and %d pods are adopted and ready", rounds), seconds...)
 }
 
 func (m *machine) bench50(b *testing.B, r *repo, work string) {
@@ -289,7 +232,7 @@ spec:
 		r.commit("without " + name)
 		m.ready("default", rounds)
 	}
-	report(b, "replicas50_running", "s", "commit to the first instruction of the 50th pod", seconds...)
+	testenv.Report(b, "replicas50_running", "s", "commit to the first instruction of the 50th pod", seconds...)
 }
 
 // benchPush pushes over HTTP and hints the daemon, as a webhook does.
@@ -309,7 +252,7 @@ func (m *machine) benchPush(b *testing.B, r *repo, work string) {
 		at := m.waitStamps(b, work, name, 1)[0]
 		seconds = append(seconds, at.Sub(refTime(b, r.remote)).Seconds())
 	}
-	report(b, "push_to_first_instruction", "s", "from the time of the ref on the server; the hint is sent when the push returns", seconds...)
+	testenv.Report(b, "push_to_first_instruction", "s", "from the time of the ref on the server; the hint is sent when the push returns", seconds...)
 }
 
 func benchManifests(b *testing.B) {
@@ -324,7 +267,7 @@ func benchManifests(b *testing.B) {
 		r.write(map[string]string{fmt.Sprintf("k%d", round): ""})
 		m.takes(b, r, "none")
 	}
-	report(b, "manifests1k_first_load", "s", "400 ConfigMaps, 300 Services, 300 Deployments without pods: commit to in force", load...)
+	testenv.Report(b, "manifests1k_first_load", "s", "400 ConfigMaps, 300 Services, 300 Deployments without pods: commit to in force", load...)
 	r.writeMany("many", 10000)
 	m.takes(b, r, "10000 manifests")
 	var one []float64
@@ -332,7 +275,7 @@ func benchManifests(b *testing.B) {
 		r.write(map[string]string{"many/17/170.yaml": fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: o170, namespace: many}\ndata: {round: \"%d\"}\n", i)})
 		one = append(one, m.takes(b, r, "one"))
 	}
-	report(b, "manifests10k_one_file", "s", "one of 10,000 manifests changed: commit to in force", one...)
+	testenv.Report(b, "manifests10k_one_file", "s", "one of 10,000 manifests changed: commit to in force", one...)
 }
 
 // takes commits and returns how long it took from the ref until the daemon had
