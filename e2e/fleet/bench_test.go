@@ -47,7 +47,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers:
       - name: c
-        image: busybox:latest
+        image: busybox:1
         command: [/bin/busybox, sh, -c, "echo > /desk/stamp.$$(/bin/busybox hostname).$$(/bin/busybox cat /proc/sys/kernel/random/uuid); exec /bin/busybox sleep 1000000"]
         volumeMounts: [{name: work, mountPath: /desk}]
       volumes: [{name: work, hostPath: {path: %s}}]
@@ -178,7 +178,7 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
   - name: c
-    image: busybox:latest
+    image: busybox:1
     command: [/bin/busybox, sh, -c, "echo > /desk/%s.x; exec /bin/busybox sleep 1000000"]
     volumeMounts: [{name: work, mountPath: /desk}]
   volumes: [{name: work, hostPath: {path: %s}}]

@@ -213,7 +213,7 @@ func (n *node) images() {
 	for _, version := range []string{"1", "2"} {
 		testenv.Archive(n.w.t, dir, "hello:"+version, testenv.Image(n.w.t, images.Program(hello, "-version", version)))
 	}
-	testenv.Archive(n.w.t, dir, "busybox:latest", testenv.Image(n.w.t, testenv.Busybox()))
+	testenv.Archive(n.w.t, dir, "busybox:1", testenv.Image(n.w.t, testenv.Busybox()))
 }
 
 func program(t testing.TB) string { return testenv.Program(t, "github.com/shoal-dev/shoal/cmd/shoal") }
