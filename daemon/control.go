@@ -61,6 +61,8 @@ type control struct {
 	conflicts  []policy.Conflict
 	told       map[string]bool // conflicts that were told
 	hinted     map[api.Commit]bool
+	recording  atomic.Bool           // addresses are on their way into the ledger
+	asides     sync.WaitGroup        // what goes on beside the loop; Run waits for it
 	accepted   map[string]api.Commit // as last told of this node
 }
 
@@ -149,12 +151,8 @@ func (c *control) decide(ctx context.Context, snapshot api.Snapshot, company fle
 		return wake
 	}
 	facts.Term = a.Term
-	var services []*corev1.Service
-	for service := range api.Of[*corev1.Service](snapshot) {
-		services = append(services, service)
-	}
 	var conflicts []policy.Conflict
-	facts.Addresses, conflicts = policy.Allocate(services, facts.Addresses, c.ranges.services, c.ranges.reserved()...)
+	facts.Addresses, conflicts = c.allocate(ctx, snapshot, company, facts.Addresses)
 	c.tellConflicts(conflicts, now)
 	if !reflect.DeepEqual(facts.Addresses, c.decided.Facts.Addresses) {
 		facts.Seq++

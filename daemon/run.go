@@ -170,6 +170,7 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	notify("READY=1")
 	log.Info("shoal runs", "version", version, "node", cfg.Node, "fleet", id.Fleet.ID, "repository", shownURL(cfg.Repository.URL), "api", listener.Addr())
 	err = g.Wait()
+	c.asides.Wait()
 	notify("STOPPING=1")
 	log.Info("shoal stops; pods run on")
 	return err

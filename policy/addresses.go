@@ -27,21 +27,30 @@ func PortKey(port corev1.ServicePort) string {
 	return string(cmp.Or(port.Protocol, corev1.ProtocolTCP)) + "/" + strconv.Itoa(int(port.Port))
 }
 
+// Pool is where addresses come from.
+type Pool struct {
+	Range    netip.Prefix
+	Reserved []netip.Addr // that no Service may have
+	// Provisional takes new addresses from the last quarter of the range, which
+	// is left to leaders without a quorum: what they give away meets nothing
+	// that was given away elsewhere meanwhile.
+	Provisional bool
+}
+
 // Allocate gives every Service the addresses it needs: those it had before,
 // those it names itself, and else free ones found by probing from a hash of its
 // name, so that a fleet that lost its memory gives most Services the address
 // they had. As in Kubernetes, what one Service holds no other one gets, not even
-// by naming it. reserved are addresses that no Service may have; the last quarter
-// of the range is left to leaders without a quorum.
+// by naming it.
 //
 // A Service whose demand cannot be met gets no address and a Conflict; the
 // others are not touched by that.
-func Allocate(services []*corev1.Service, known map[string]api.ServiceAddress, addresses netip.Prefix, reserved ...netip.Addr) (map[string]api.ServiceAddress, []Conflict) {
+func Allocate(services []*corev1.Service, known map[string]api.ServiceAddress, pool Pool) (map[string]api.ServiceAddress, []Conflict) {
 	a := &allocation{
-		ips: map[netip.Addr]string{}, ports: map[portUse]string{}, addresses: addresses,
+		ips: map[netip.Addr]string{}, ports: map[portUse]string{}, addresses: pool.Range, provisional: pool.Provisional,
 		out: make(map[string]api.ServiceAddress, len(services)),
 	}
-	for _, ip := range append(reserved, addresses.Masked().Addr()) {
+	for _, ip := range append(slices.Clone(pool.Reserved), pool.Range.Masked().Addr()) {
 		a.ips[ip] = "the fleet"
 	}
 	ordered := slices.SortedFunc(slices.Values(services), func(x, y *corev1.Service) int {
@@ -67,11 +76,12 @@ type portUse struct {
 }
 
 type allocation struct {
-	ips       map[netip.Addr]string
-	ports     map[portUse]string
-	addresses netip.Prefix
-	out       map[string]api.ServiceAddress
-	conflicts []Conflict
+	ips         map[netip.Addr]string
+	ports       map[portUse]string
+	addresses   netip.Prefix
+	provisional bool
+	out         map[string]api.ServiceAddress
+	conflicts   []Conflict
 }
 
 // A Conflict says why a Service did not get an address.
@@ -191,6 +201,9 @@ func (a *allocation) freeIP(name string) (netip.Addr, bool) {
 	usable := size - size/4
 	base4 := a.addresses.Masked().Addr().As4()
 	base := binary.BigEndian.Uint32(base4[:])
+	if a.provisional {
+		base, usable = base+usable, size/4
+	}
 	start := hash(name)
 	for i := range usable {
 		var raw [4]byte

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -135,7 +136,7 @@ func TestAllocate(t *testing.T) {
 		testService("f", "x", explicit("", 30500), tcp("", 80, 80)),
 		testService("g", "x", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, tcp("", 80, 80)),
 	}
-	got, errs := Allocate(services, nil, prefix, netip.MustParseAddr("10.96.0.1"))
+	got, errs := Allocate(services, nil, Pool{Range: prefix, Reserved: []netip.Addr{netip.MustParseAddr("10.96.0.1")}})
 	var complaints []string
 	for _, err := range errs {
 		complaints = append(complaints, err.String())
@@ -165,25 +166,47 @@ func TestAllocate(t *testing.T) {
 func TestAllocateHolds(t *testing.T) {
 	prefix := netip.MustParsePrefix("10.96.0.0/28")
 	auto := testService("web", "x", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, tcp("", 80, 80))
-	held, _ := Allocate([]*corev1.Service{auto}, nil, prefix)
+	held, _ := Allocate([]*corev1.Service{auto}, nil, Pool{Range: prefix})
 	thief := testService("a", "x", func(s *corev1.Service) {
 		s.Spec.ClusterIP = held["ns/web"].ClusterIP
 		s.Spec.Type = corev1.ServiceTypeNodePort
 		s.Spec.Ports[0].NodePort = held["ns/web"].NodePorts["TCP/80"]
 	}, tcp("", 80, 80))
 
-	got, conflicts := Allocate([]*corev1.Service{thief, auto}, held, prefix)
+	got, conflicts := Allocate([]*corev1.Service{thief, auto}, held, Pool{Range: prefix})
 	if !cmp.Equal(got["ns/web"], held["ns/web"]) || len(conflicts) != 2 || got["ns/a"].ClusterIP != "" {
 		t.Errorf("web had %+v and has %+v; a has %+v; conflicts: %v", held["ns/web"], got["ns/web"], got["ns/a"], conflicts)
 	}
 	// What it names it has as soon as it is free, and keeps.
-	got, conflicts = Allocate([]*corev1.Service{thief}, got, prefix)
+	got, conflicts = Allocate([]*corev1.Service{thief}, got, Pool{Range: prefix})
 	if got["ns/a"].ClusterIP != thief.Spec.ClusterIP || len(conflicts) > 0 {
 		t.Errorf("a has %+v; conflicts: %v", got["ns/a"], conflicts)
 	}
-	got, conflicts = Allocate([]*corev1.Service{thief, auto}, got, prefix)
+	got, conflicts = Allocate([]*corev1.Service{thief, auto}, got, Pool{Range: prefix})
 	if got["ns/a"].ClusterIP != thief.Spec.ClusterIP || got["ns/web"].ClusterIP == thief.Spec.ClusterIP || len(conflicts) > 0 {
 		t.Errorf("a has %+v, web has %+v; conflicts: %v", got["ns/a"], got["ns/web"], conflicts)
+	}
+}
+
+// TestAllocateProvisionally: a leader without a quorum gives away what no other
+// one does.
+func TestAllocateProvisionally(t *testing.T) {
+	prefix := netip.MustParsePrefix("10.96.0.0/24")
+	var services []*corev1.Service
+	for i := range 40 {
+		services = append(services, testService(fmt.Sprint("s", i), "x", nil, tcp("", 80, 80)))
+	}
+	for provisional, want := range map[bool]string{true: "10.96.0.192/26", false: "10.96.0.0/24"} {
+		got, conflicts := Allocate(services, nil, Pool{Range: prefix, Provisional: provisional})
+		for name, a := range got {
+			ip := netip.MustParseAddr(a.ClusterIP)
+			if last := netip.MustParsePrefix("10.96.0.192/26").Contains(ip); !netip.MustParsePrefix(want).Contains(ip) || last != provisional {
+				t.Errorf("provisional %v: %s got %s", provisional, name, ip)
+			}
+		}
+		if len(conflicts) > 0 {
+			t.Errorf("provisional %v: %v", provisional, conflicts)
+		}
 	}
 }
 
@@ -199,12 +222,12 @@ func TestAllocateKeeps(t *testing.T) {
 			for _, name := range names {
 				services = append(services, testService(name, "x", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, tcp("", 80, 80)))
 			}
-			next, errs := Allocate(services, known, prefix)
+			next, errs := Allocate(services, known, Pool{Range: prefix})
 			if len(errs) > 0 {
 				t.Fatalf("30 Services do not fit into three quarters of 64: %v", errs)
 			}
 			slices.Reverse(services)
-			if again, _ := Allocate(services, known, prefix); !cmp.Equal(next, again) {
+			if again, _ := Allocate(services, known, Pool{Range: prefix}); !cmp.Equal(next, again) {
 				t.Fatalf("another order: %s", cmp.Diff(next, again))
 			}
 			ips, ports := map[string]string{}, map[int32]string{}
