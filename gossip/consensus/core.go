@@ -66,6 +66,8 @@ type Core struct {
 	full     bool   // the log has no room for more
 	passive  bool   // the fleet says that this node does not vote, though its log does
 	newer    uint64 // the highest epoch heard of that is not this one's
+	told     []uint64
+	toldAt   uint64 // index of the ledger that named those in told as voters
 	quiet    int    // ticks since a leader was heard
 
 	wanted    []uint64 // raft IDs of those that should vote
@@ -182,8 +184,11 @@ func (c *Core) Step(from uint64, m Message) error {
 	}
 	switch m.Raft.GetType() {
 	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
-		// A leader may have begun to vote since this node was last told who
-		// does, so it need not be in the configuration.
+		// A leader may have begun to vote while this node was away: then it is
+		// not in this node's configuration, but in a ledger that it was told.
+		if !c.part(from) && !c.votes(from) {
+			return fmt.Errorf("%w: %d sent a %s", ErrStranger, from, m.Raft.GetType())
+		}
 		if err := c.heed(m); err != nil {
 			return err
 		}
@@ -231,6 +236,15 @@ func (c *Core) sameHistory(m Message) error {
 func (c *Core) part(id uint64) bool {
 	return slices.Contains(c.conf.GetVoters(), id) || slices.Contains(c.conf.GetLearners(), id) ||
 		slices.Contains(c.conf.GetVotersOutgoing(), id) || slices.Contains(c.conf.GetLearnersNext(), id)
+}
+
+// votes reports whether the node may lead as far as this one was told. A node
+// that never heard anything, and is to join, obeys any member.
+func (c *Core) votes(id uint64) bool {
+	if c.told == nil {
+		return len(c.conf.GetVoters()) == 0
+	}
+	return slices.Contains(c.told, id)
 }
 
 // heed looks at a leader's message before raft does: whether there is room for
@@ -335,8 +349,12 @@ func (c *Core) Transfer(to uint64) error {
 }
 
 // Inform tells what a quorate leader's ledger is, when it came by other means.
-// A node that is not named as a voter there stops asking for votes.
+// A node that is not named as a voter there stops asking for votes, and those
+// that are named may lead this node.
 func (c *Core) Inform(l gossip.Ledger) {
+	if l.Epoch == c.epoch && l.Index > c.toldAt {
+		c.told, c.toldAt = l.VoterIDs, l.Index
+	}
 	if l.Epoch == c.epoch && l.Index > c.ledger.Index && !l.Votes(c.id) && !c.leads() {
 		c.passive = true
 	}

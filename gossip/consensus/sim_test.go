@@ -420,6 +420,11 @@ func (f *fleet) tend() {
 			continue
 		}
 		l := n.core.Ledger()
+		for i, other := range f.nodes {
+			if other.core != nil && !f.cut[[2]int{slices.Index(f.nodes, n), i}] {
+				other.core.Inform(l)
+			}
+		}
 		wanted := f.wanted
 		if wanted == nil {
 			for _, m := range l.Living() {

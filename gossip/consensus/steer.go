@@ -41,6 +41,16 @@ func (c *Core) steer() {
 	if len(voters) == 0 {
 		return
 	}
+	// Whoever leads does not vote itself out. If it did, it would stop leading
+	// before the others have heard that the change is done, and what they then
+	// need for an election may be the vote of those that do not vote any more. It
+	// votes on until a leader that stays can be found.
+	if !slices.Contains(voters, c.id) {
+		if c.abdicate(voters) {
+			return
+		}
+		voters = append(voters, c.id)
+	}
 	progress := c.progress()
 	for _, id := range voters {
 		if !c.part(id) {
@@ -102,6 +112,18 @@ func (c *Core) lives(id uint64) bool {
 	return found && !m.Removed
 }
 
+// abdicate hands over to one of those that should vote, if one votes already.
+func (c *Core) abdicate(voters []uint64) bool {
+	var stay []uint64
+	for _, id := range c.conf.GetVoters() {
+		if slices.Contains(voters, id) {
+			stay = append(stay, id)
+		}
+	}
+	to := c.heir(stay)
+	return to != 0 && c.Transfer(to) == nil
+}
+
 // revote changes the voters, when those that are new have the log and a majority
 // of the result is heard of.
 func (c *Core) revote(voters []uint64, progress map[uint64]tracker.Progress) {
@@ -117,20 +139,6 @@ func (c *Core) revote(voters []uint64, progress map[uint64]tracker.Progress) {
 	}
 	if 2*heard <= len(voters) {
 		return
-	}
-	if !slices.Contains(voters, c.id) {
-		// Whoever leads does not vote itself out: the change is made by a leader
-		// that stays.
-		var stay []uint64
-		for _, id := range c.conf.GetVoters() {
-			if slices.Contains(voters, id) {
-				stay = append(stay, id)
-			}
-		}
-		if to := c.heir(stay); to != 0 {
-			_ = c.Transfer(to) // looked at again
-			return
-		}
 	}
 	var changes []*pb.ConfChangeSingle
 	for _, id := range voters {
