@@ -21,6 +21,7 @@ const (
 	AnswerWithin = time.Second             // by which a lower node must answer, or the next one acts
 	resendAfter  = time.Second             // what was sent and is not confirmed is sent again
 	compareEvery = time.Second             // with one peer after another
+
 )
 
 // A Peer is a node of the roster, as far as talking to it goes.
@@ -30,6 +31,9 @@ type Peer struct {
 	Key     ed25519.PublicKey
 	Voter   bool
 	Removed bool
+	// Handover says that the ledger has noted that the node's lease may be a
+	// long one, because its daemon is about to be restarted.
+	Handover bool
 }
 
 // CoreConfig says who this node is.
@@ -77,6 +81,8 @@ type Core struct {
 	authority Authority // the one that is followed
 	granted   time.Duration
 	lease     time.Duration // Sent of the newest renewal that a quorum confirmed
+	long      time.Duration // the same of renewals that asked for a long lease, and were granted it
+	handover  bool          // a long lease is wanted: the daemon is about to be restarted
 	renewed   time.Duration // when the last renewal was sent
 	renewals  uint64
 	asked     int           // peers that were asked for a leader, in turn
@@ -99,6 +105,7 @@ type Core struct {
 	probes     map[string][]string // who asked whether a node is reached
 	revision   uint64              // of the health of followers
 	pendingOwn time.Duration
+	lastingOwn bool
 
 	lead *lead // non-nil while this node leads
 	raft Authority
@@ -511,10 +518,6 @@ func (c *Core) Authority() (Authority, time.Duration) {
 
 // Leads reports whether this node leads.
 func (c *Core) Leads() bool { return c.lead != nil }
-
-// Lease returns until when exclusive pods may run here, counted from the
-// sending of the renewal that a quorum confirmed; zero when none ever was.
-func (c *Core) Lease() time.Duration { return c.lease }
 
 // Refused says why the fleet does not want this node, "" when it does.
 func (c *Core) Refused() string { return c.refused }

@@ -75,7 +75,7 @@ func (c *Core) newRenewal(alone bool) *Renewal {
 	c.renewals++
 	r := &Renewal{
 		Boot: c.cfg.Boot, N: c.renewals, Sent: c.now, Known: c.authority, Set: c.set.Hash(), Facts: c.facts.Hash(),
-		Ledger: c.ledger.index, Leaving: c.leaving,
+		Ledger: c.ledger.index, Leaving: c.leaving, Handover: c.handover,
 	}
 	r.Records = c.records.Hash(false)
 	if c.wantAll && !alone {
@@ -137,7 +137,9 @@ func (c *Core) grant(from string, g *Grant) error {
 	if g.Quorate {
 		c.quorate = c.now
 	}
-	c.lease = max(c.lease, g.Lease)
+	if g.Boot == c.cfg.Boot {
+		c.lease, c.long = max(c.lease, g.Lease), max(c.long, g.Long)
+	}
 	for kind, seq := range g.Acked {
 		if sent, found := c.sent[kind]; found && sent.version.Seq == seq {
 			c.sent[kind] = outgoing{sent.version, -1} // arrived

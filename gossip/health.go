@@ -58,6 +58,7 @@ func (c *Core) watch() {
 		}
 	}
 	c.checkConnectivity()
+	c.watchReleases()
 	for id := range c.lead.followers {
 		if !c.knows(id) {
 			delete(c.lead.followers, id)

@@ -11,7 +11,7 @@ import (
 // lead is what a leader remembers of those that follow it.
 type lead struct {
 	authority Authority
-	since     time.Duration
+	since     time.Duration // it came to have this authority
 	followers map[string]*follower
 	// changes are the records that were replaced since the last push, with
 	// the version before.
@@ -28,6 +28,7 @@ type lead struct {
 type follower struct {
 	health
 	heard   time.Duration // when it was last known to live
+	renewed time.Duration // when its last renewal came; zero when none came to this leader
 	boot    int64         // of its daemon
 	rival   int64         // another boot under the same key that wants in
 	n       uint64        // of its newest renewal
@@ -37,8 +38,13 @@ type follower struct {
 	owed    bool          // it waits for an answer
 	told    time.Duration // when the last grant was sent
 	lease   time.Duration // see Grant.Lease
+	long    time.Duration // see Grant.Long
 	pending time.Duration // will be the lease once the round is confirmed
+	lasting bool          // and a long one
 	round   uint64
+	// handover says that its newest renewal asked for a long lease.
+	handover bool
+	released bool // its claims may be given to others
 
 	// What it has, as far as is known: what was sent counts.
 	set, facts     copied
@@ -79,7 +85,7 @@ func (c *Core) takeLead(a Authority) {
 	if c.lead != nil {
 		if c.lead.authority != a {
 			c.say("leads: %s", c.named(a))
-			c.lead.authority, c.authority = a, a
+			c.lead.authority, c.authority, c.lead.since = a, a, c.now
 			c.greet()
 		}
 		return
@@ -140,12 +146,15 @@ func (c *Core) renewal(from, via string, r *Renewal) error {
 		return nil
 	}
 	if r.N > f.n || r.Boot != f.boot {
-		f.n, f.sent = r.N, r.Sent
+		f.n, f.sent, f.handover = r.N, r.Sent, r.Handover
 	}
 	if via != "" {
 		f.via, f.viaAt = via, c.now
 	}
-	f.boot, f.heard, f.owed = r.Boot, c.now, true
+	if r.Boot != f.boot {
+		f.lease, f.long, f.round = 0, 0, 0
+	}
+	f.boot, f.heard, f.owed, f.renewed = r.Boot, c.now, true, c.now
 	c.revive(from, f, r.Leaving)
 	if r.Known.Quorate && r.Known.Beats(c.lead.authority) && r.Known.Leader != c.cfg.Self.ID && !c.lead.authority.Quorate {
 		// The node has just come from a quorate leader.
@@ -241,7 +250,8 @@ func (c *Core) push() {
 		}
 		f.healthRevision = c.revision
 		g.Health = unwell
-		g.N, g.Sent, g.Lease, g.WantDigest = f.n, f.sent, f.lease, f.wantDigest
+		g.Boot = f.boot
+		g.N, g.Sent, g.Lease, g.Long, g.WantDigest = f.n, f.sent, f.lease, f.long, f.wantDigest
 		g.Acked = map[Kind]api.Seq{}
 		for _, kind := range kinds {
 			if r := c.records.Get(p.ID, kind); r.Body.Known() {
@@ -285,32 +295,4 @@ func (c *Core) updatesFor(id string, f *follower, changes map[key]Record) []Upda
 		f.records[k], f.recordsAt = Version{record.Seq, record.Hash}, c.now
 	}
 	return out
-}
-
-// Round begins a quorum round: once Verified is called with its number, every
-// renewal that arrived before is confirmed. 0 when this node does not lead with
-// a quorum.
-func (c *Core) Round() uint64 {
-	if c.lead == nil || !c.lead.authority.Quorate {
-		return 0
-	}
-	c.lead.round++
-	for _, f := range c.lead.followers {
-		f.pending, f.round = f.sent, c.lead.round
-	}
-	c.pendingOwn = c.now
-	return c.lead.round
-}
-
-// Verified tells that a quorum has confirmed this leader since Round.
-func (c *Core) Verified(round uint64) {
-	if c.lead == nil || round != c.lead.round {
-		return
-	}
-	for _, f := range c.lead.followers {
-		if f.round == round {
-			f.lease = max(f.lease, f.pending)
-		}
-	}
-	c.lease = max(c.lease, c.pendingOwn)
 }

@@ -77,6 +77,9 @@ type Member struct {
 	Witness   bool      `json:"witness,omitempty"`   // votes and runs no pods
 	Addresses []string  `json:"addresses,omitempty"` // host:port at which its peers may find it; hints
 	Joined    time.Time `json:"joined"`
+	// Handover says that the node's lease may be a long one, because its daemon
+	// is being restarted: a leader that has not heard of it yet waits as long.
+	Handover bool `json:"handover,omitempty"`
 	// Removed marks a tombstone: this key never belongs to the fleet again.
 	Removed   bool      `json:"removed,omitempty"`
 	RemovedAt time.Time `json:"removedAt,omitzero"`

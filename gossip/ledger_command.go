@@ -25,6 +25,7 @@ type Command struct {
 	RemoveMember    *RemoveMember    `json:"removeMember,omitempty"`
 	UpdateMember    *UpdateMember    `json:"updateMember,omitempty"`
 	Rejoin          *Rejoin          `json:"rejoin,omitempty"`
+	Handover        *Handover        `json:"handover,omitempty"`
 	AddToken        *AddToken        `json:"addToken,omitempty"`
 	Claim           *Claim           `json:"claim,omitempty"`
 	ReleaseClaims   *ReleaseClaims   `json:"releaseClaims,omitempty"`
@@ -66,6 +67,13 @@ type Rejoin struct {
 	// Old is the raft ID that is given up; a second command for the same one
 	// changes nothing.
 	Old uint64 `json:"old"`
+}
+
+// Handover notes that a member's lease may be a long one from now on, or not any
+// more.
+type Handover struct {
+	ID string `json:"id"`
+	On bool   `json:"on"`
 }
 
 // AddToken makes a join token known.
@@ -162,7 +170,7 @@ func (c Command) change() change {
 	var found change
 	count := 0
 	for _, one := range []change{
-		c.AddMember, c.RemoveMember, c.UpdateMember, c.Rejoin, c.AddToken,
+		c.AddMember, c.RemoveMember, c.UpdateMember, c.Rejoin, c.Handover, c.AddToken,
 		c.Claim, c.ReleaseClaims, c.SetAddresses, c.RotateGossipKey, c.SetEpoch,
 	} {
 		if !reflect.ValueOf(one).IsNil() {
@@ -328,6 +336,16 @@ func (c *Rejoin) apply(l Ledger, _ time.Time) (Ledger, error) {
 	}
 	m.RaftID = l.NextRaftID
 	l.NextRaftID++
+	l.Members = changed(l.Members, c.ID, m)
+	return l, nil
+}
+
+func (c *Handover) apply(l Ledger, _ time.Time) (Ledger, error) {
+	m, err := living(l, c.ID)
+	if err != nil || m.Handover == c.On {
+		return l, err
+	}
+	m.Handover = c.On
 	l.Members = changed(l.Members, c.ID, m)
 	return l, nil
 }

@@ -189,7 +189,7 @@ func drawCommand(t *rapid.T, l Ledger) Command {
 	n := rapid.IntRange(0, 6).Draw(t, "node")
 	id, identity := MemberID(memberKey(n)), rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "identity")
 	c := Command{Now: ledgerTime.Add(time.Duration(rapid.IntRange(0, 9000).Draw(t, "now")) * time.Second)}
-	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	switch rapid.IntRange(0, 10).Draw(t, "kind") {
 	case 0:
 		c.AddToken = &AddToken{Hash: tokenHash(n), Expires: ledgerTime.Add(2 * time.Hour)}
 	case 1, 2:
@@ -205,6 +205,8 @@ func drawCommand(t *rapid.T, l Ledger) Command {
 	case 8:
 		c.ReleaseClaims = &ReleaseClaims{Claims: map[string]api.Claim{identity: l.Claims[identity].Claim}}
 	case 9:
+		c.Handover = &Handover{ID: id, On: n%2 == 0}
+	case 10:
 		c.SetAddresses = &SetAddresses{
 			Set: map[string]api.ServiceAddress{
 				"ns/" + identity: {ClusterIP: fmt.Sprintf("10.96.0.%d", n)}, "ns/z": {ClusterIP: "10.96.0.1"},

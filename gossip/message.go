@@ -43,6 +43,9 @@ type Renewal struct {
 	Digest  Digest   `json:"digest,omitempty"` // when the leader asked for it
 	Updates []Update `json:"updates,omitempty"`
 	Leaving bool     `json:"leaving,omitempty"` // the daemon ends on purpose and will not be back soon
+	// Handover asks for a long lease: the daemon ends on purpose and will be
+	// back soon.
+	Handover bool `json:"handover,omitempty"`
 }
 
 // A Grant is a leader's answer to a Renewal, and is also sent without one when
@@ -53,9 +56,15 @@ type Grant struct {
 	// answers none.
 	N    uint64        `json:"n,omitempty"`
 	Sent time.Duration `json:"sent,omitempty"`
+	// Boot is that of the Renewals that Lease and Long speak of: the clock of a
+	// machine begins anew when it boots.
+	Boot int64 `json:"boot,omitempty"`
 	// Lease is the Sent of the newest Renewal after which a quorum confirmed
 	// this leader; zero when none did.
 	Lease time.Duration `json:"lease,omitempty"`
+	// Long is the same for renewals that asked for a long lease, once the ledger
+	// says so: no leader releases the node's claims before it is over.
+	Long time.Duration `json:"long,omitempty"`
 	// Acked tells how far the node's own records have arrived.
 	Acked map[Kind]api.Seq `json:"acked,omitempty"`
 

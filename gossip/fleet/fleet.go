@@ -17,6 +17,7 @@ import (
 	"github.com/shoal-dev/shoal/gossip"
 	"github.com/shoal-dev/shoal/gossip/consensus"
 	"github.com/shoal-dev/shoal/gossip/identity"
+	"github.com/shoal-dev/shoal/gossip/members"
 	"github.com/shoal-dev/shoal/gossip/peer"
 )
 
@@ -39,7 +40,10 @@ type Config struct {
 	// Authority returns the API's authority with its key, to be given to
 	// voters and to sign for nodes that join.
 	Authority Authority
-	// Say is told what people may want to know.
+	// Gossip says where to gossip: its Bind, Advertise, Seeds and Transport.
+	// Without a Bind this node knows others by the ledger and their records only.
+	Gossip members.Config
+	// Say is told what people may want to know. It must not wait.
 	Say func(text string)
 }
 
@@ -64,11 +68,13 @@ type Fleet struct {
 	log     *consensus.Node
 	disk    *consensus.Folder // of the log
 	peers   *peer.Peers
+	members *members.Members // nil when this node does not gossip
 	keeper  keeper
 	guard   guard
 	ticks   chan time.Time
 	changed chan struct{}
-	voters  []uint64 // that were asked for last; belongs to the loop
+	voters  []uint64  // that were asked for last; belongs to the loop
+	rotated time.Time // when a gossip key was proposed last; likewise
 
 	mu      sync.Mutex
 	core    *gossip.Core
@@ -107,6 +113,7 @@ func Open(cfg Config) (*Fleet, error) {
 		Fleet: f.ledger.Fleet.ID, Key: cfg.Node.Private, Boot: time.Now().UnixNano(),
 		Self: gossip.Peer{ID: cfg.Node.ID, Name: self.Name, Key: cfg.Node.Public},
 	})
+	f.openMembers()
 	f.peers, err = peer.New(peer.Config{
 		Node: cfg.Node, Listener: cfg.Listener, Dial: cfg.Dial, Addresses: f.addresses, Member: f.member,
 		Receive: f.receive, Closed: f.closed, Answer: f.answer, Serve: cfg.Serve,
@@ -130,6 +137,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g.Go(func() error { return f.log.Run(ctx) })
 	g.Go(func() error { return f.tick(ctx) })
 	g.Go(func() error { return f.tend(ctx) })
+	g.Go(func() error { return f.gossip(ctx) })
 	g.Go(func() error {
 		for {
 			select {
@@ -172,6 +180,7 @@ func (f *Fleet) tend(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
+		f.noteHandovers(ctx)
 		var round uint64
 		f.do(func() { round = f.core.Round() })
 		if round != 0 {
@@ -184,6 +193,7 @@ func (f *Fleet) tend(ctx context.Context) error {
 		f.elect(ctx)
 		f.takeLedger(ctx)
 		f.fetchAuthority(ctx)
+		f.rotate(ctx)
 	}
 }
 
@@ -261,7 +271,7 @@ func (f *Fleet) adopt(l gossip.Ledger) {
 		if !m.Removed {
 			f.byRaft[m.RaftID] = id
 		}
-		peers = append(peers, gossip.Peer{ID: id, Name: m.Name, Key: m.Key, Voter: f.ledger.Votes(m.RaftID), Removed: m.Removed})
+		peers = append(peers, gossip.Peer{ID: id, Name: m.Name, Key: m.Key, Voter: f.ledger.Votes(m.RaftID), Removed: m.Removed, Handover: m.Handover})
 	}
 	f.core.SetRoster(peers)
 	if raw, err := f.ledger.Encode(); err == nil {
@@ -336,20 +346,6 @@ func (f *Fleet) member(id string) error {
 		return fmt.Errorf("node %s was removed from this fleet for good: reset it and let it join with a new token", m.Name)
 	}
 	return nil
-}
-
-// addresses returns where a node may be found: what it last said itself, then
-// what the ledger remembers.
-func (f *Fleet) addresses(id string) []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	out := slices.Clone(f.hints[id])
-	for _, address := range f.ledger.Members[id].Addresses {
-		if !slices.Contains(out, address) {
-			out = append(out, address)
-		}
-	}
-	return out
 }
 
 // errNotLeader is returned for what only the leader can do.

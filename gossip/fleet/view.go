@@ -33,7 +33,7 @@ func (f *Fleet) View() View {
 	}
 	v.Authority, v.Heard = f.core.Authority()
 	v.Leader = f.ledger.Members[v.Authority.Leader].Name
-	v.Board.Claims = f.ledger.Claims
+	v.Board.Claims = claims(f.ledger.Claims, f.core.Released())
 	for _, n := range v.Board.Nodes {
 		if m, known := f.ledger.Member(n.Name); known && n.Peer != "" {
 			f.hints[m.ID] = []string{n.Peer}

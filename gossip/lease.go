@@ -1,0 +1,134 @@
+package gossip
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// How long claims wait for their holders.
+const (
+	// ReleaseAfter is how long after the last renewal of a node the leader gives
+	// its claims to others: its fencer ends what it runs ten seconds after the
+	// renewal was sent; 5 % for clocks that run apart, two seconds for the
+	// killing, and some more.
+	ReleaseAfter = 15 * time.Second
+	// HandoverLease is how long the lease of a node lasts, from the sending of
+	// its last renewal, when its daemon is about to be restarted. Its claims are
+	// released as much later.
+	HandoverLease = 60 * time.Second
+	// releaseHandover is ReleaseAfter for such a node, which may be a minute away.
+	releaseHandover = HandoverLease + HandoverLease/20 + ReleaseAfter - 10*time.Second
+)
+
+// Lease returns until when exclusive pods may run here, counted from the
+// sending of the renewal that a quorum confirmed; zero when none ever was.
+func (c *Core) Lease() time.Duration { return c.lease }
+
+// LongLease is Lease for a lease of HandoverLease; zero when none was granted.
+func (c *Core) LongLease() time.Duration { return c.long }
+
+// HandOver asks for a long lease, because the daemon is about to be restarted:
+// LongLease tells when it was granted. Nothing may be renewed after that.
+func (c *Core) HandOver(now time.Duration) {
+	c.now, c.handover = now, true
+	c.renew()
+}
+
+// Round begins a quorum round: once Verified is called with its number, every
+// renewal that arrived before is confirmed. 0 when this node does not lead with
+// a quorum.
+func (c *Core) Round() uint64 {
+	if c.lead == nil || !c.lead.authority.Quorate {
+		return 0
+	}
+	c.lead.round++
+	for id, f := range c.lead.followers {
+		f.pending, f.round, f.lasting = f.sent, c.lead.round, f.handover && c.roster[id].Handover
+	}
+	c.pendingOwn, c.lastingOwn = c.now, c.handover && c.roster[c.cfg.Self.ID].Handover
+	return c.lead.round
+}
+
+// Verified tells that a quorum has confirmed this leader since Round.
+func (c *Core) Verified(round uint64) {
+	if c.lead == nil || round != c.lead.round {
+		return
+	}
+	for _, f := range c.lead.followers {
+		if f.round != round {
+			continue
+		}
+		f.lease = max(f.lease, f.pending)
+		if f.lasting && f.pending > f.long {
+			f.long, f.owed = f.pending, true
+		}
+	}
+	c.lease = max(c.lease, c.pendingOwn)
+	if c.lastingOwn {
+		c.long = max(c.long, c.pendingOwn)
+	}
+}
+
+// Handovers returns what the ledger has to note before long leases are granted,
+// and after them: by ID, whether the node's lease may be a long one. Nothing
+// when this node does not lead with a quorum.
+func (c *Core) Handovers() map[string]bool {
+	if c.lead == nil || !c.lead.authority.Quorate {
+		return nil
+	}
+	out := map[string]bool{}
+	if self := c.cfg.Self.ID; c.handover != c.roster[self].Handover {
+		out[self] = c.handover
+	}
+	for id, f := range c.lead.followers {
+		if f.renewed > 0 && c.knows(id) && f.handover != c.roster[id].Handover {
+			out[id] = f.handover
+		}
+	}
+	return out
+}
+
+// Released returns the names of the nodes that cannot be running exclusive pods
+// any more, sorted: this leader has heard no renewal of theirs for so long that
+// their fencers have done their work, and has led for as long, because they may
+// have renewed with the leader before. Nodes that were removed are among them at
+// once. Nothing when this node does not lead with a quorum.
+func (c *Core) Released() []string {
+	if c.lead == nil || !c.lead.authority.Quorate {
+		return nil
+	}
+	out := map[string]bool{}
+	for id, p := range c.roster {
+		switch {
+		case p.Removed && c.names[p.Name] == "":
+			out[p.Name] = true
+		case !p.Removed && id != c.cfg.Self.ID && c.releases(p, c.follower(id)):
+			out[p.Name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
+// releases reports whether the claims of a follower may be given to others.
+func (c *Core) releases(p Peer, f *follower) bool {
+	wait := ReleaseAfter
+	if f.handover || f.renewed == 0 && p.Handover {
+		wait = releaseHandover
+	}
+	return c.now-max(f.renewed, c.lead.since) >= wait
+}
+
+// watchReleases notes when claims are released, so that the leader decides anew.
+func (c *Core) watchReleases() {
+	for _, p := range c.others() {
+		f := c.follower(p.ID)
+		if released := c.lead.authority.Quorate && c.releases(p, f); released != f.released {
+			f.released = released
+			c.revision++
+			if released {
+				c.say("node %s cannot be running exclusive pods any more", p.Name)
+			}
+		}
+	}
+}
