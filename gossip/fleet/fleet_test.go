@@ -17,6 +17,7 @@ import (
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gossip"
 	"github.com/shoal-dev/shoal/gossip/identity"
+	"github.com/shoal-dev/shoal/gossip/members"
 	"github.com/shoal-dev/shoal/gossip/peer"
 )
 
@@ -29,6 +30,7 @@ type house struct {
 	address string
 	node    identity.Node
 	id      *identity.Identity
+	gossip  members.Config
 	stop    func()
 	said    *bytes.Buffer
 	mu      sync.Mutex
@@ -119,7 +121,7 @@ func (h *house) enter(token identity.Token, address string) error {
 func (h *house) start() {
 	h.t.Helper()
 	f, err := Open(Config{
-		Dir: h.dir, Node: h.node, Name: h.name, Listener: h.listen(), Dial: dial, Authority: h.id,
+		Dir: h.dir, Node: h.node, Name: h.name, Listener: h.listen(), Dial: dial, Authority: h.id, Gossip: h.gossip,
 		Boot: func() time.Duration { return time.Since(origin) + time.Hour },
 		Answer: func(context.Context, string, string, []byte) ([]byte, error) {
 			return nil, errors.New("no such question")
