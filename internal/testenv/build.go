@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -33,8 +34,13 @@ func removePrograms() {
 
 // Program builds a static program of this module and returns its path. It is
 // built once per test binary, and removed by Main.
+//
+// SHOAL_BIN in the environment names a cmd/shoal that was built already.
 func Program(t testing.TB, pkg string) string {
 	t.Helper()
+	if path := os.Getenv("SHOAL_BIN"); path != "" && strings.HasSuffix(pkg, "/cmd/shoal") {
+		return path
+	}
 	p, _ := built.LoadOrStore(pkg, &program{})
 	own := p.(*program)
 	own.once.Do(func() {
