@@ -27,6 +27,7 @@ type Config struct {
 	Containerd ContainerdConfig `mapstructure:"containerd"`
 	Network    NetworkConfig    `mapstructure:"network"`
 	Peer       PeerConfig       `mapstructure:"peer"`
+	Gossip     GossipConfig     `mapstructure:"gossip"`
 	API        APIConfig        `mapstructure:"api"`
 	Log        LogConfig        `mapstructure:"log"`
 }
@@ -75,6 +76,13 @@ type PeerConfig struct {
 	Advertise string `mapstructure:"advertise"` // host:port; "" for the node's own address
 }
 
+// GossipConfig says where this node gossips, and where it looks for others that
+// it has lost.
+type GossipConfig struct {
+	Listen string   `mapstructure:"listen"`
+	Seeds  []string `mapstructure:"seeds"` // host or host:port
+}
+
 // LogConfig says what is logged. Level may change while the daemon runs.
 type LogConfig struct {
 	Level  string `mapstructure:"level"`  // debug, info, warn, error
@@ -93,7 +101,7 @@ func setDefaults(v *viper.Viper) {
 		"containerd.address": "/run/containerd/containerd.sock", "containerd.namespace": "shoal", "containerd.registries": "/etc/containerd/certs.d",
 		"network.podCIDR": "10.64.0.0/24", "network.clusterCIDR": "10.64.0.0/11", "network.serviceCIDR": "10.96.0.0/12",
 		"network.dns": "10.96.0.10", "network.domain": "cluster.local", "network.plugins": "", "network.resolvConf": "/etc/resolv.conf",
-		"peer.listen": ":7947", "peer.advertise": "", "api.listen": ":6443", "log.level": "info", "log.format": "text",
+		"peer.listen": ":7947", "peer.advertise": "", "gossip.listen": ":7946", "gossip.seeds": []string{}, "api.listen": ":6443", "log.level": "info", "log.format": "text",
 	} {
 		v.SetDefault(key, value)
 	}
@@ -177,6 +185,9 @@ func (c Config) Validate() error {
 	}
 	if _, _, err := net.SplitHostPort(c.Peer.Advertise); c.Peer.Advertise != "" && err != nil {
 		wrong("peer.advertise: %q is no host:port", c.Peer.Advertise)
+	}
+	if host, _, err := net.SplitHostPort(c.Gossip.Listen); err != nil || host != "" && net.ParseIP(host) == nil {
+		wrong("gossip.listen: %q is no :port, or address:port with an IP address", c.Gossip.Listen)
 	}
 	if _, _, err := net.SplitHostPort(c.API.Listen); err != nil {
 		wrong("api.listen: %q is no host:port or :port", c.API.Listen)

@@ -82,7 +82,7 @@ func shownDefault(key string, value any) string {
 	switch {
 	case slices.Contains([]string{"node", "network.plugins"}, key):
 		return "found" // on the machine
-	case value == "":
+	case fmt.Sprint(value) == "", fmt.Sprint(value) == "[]":
 		return "none"
 	}
 	if d, ok := value.(time.Duration); ok {
@@ -114,9 +114,12 @@ func TestEveryVariableIsRead(t *testing.T) {
 		if kind == reflect.TypeFor[time.Duration]() {
 			value = reflect.ValueOf(77 * time.Second)
 		}
+		if kind.Kind() == reflect.Slice {
+			value = reflect.ValueOf([]string{"x" + key})
+		}
 		fill(reflect.ValueOf(&want).Elem(), strings.Split(key, "."), value)
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }

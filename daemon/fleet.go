@@ -20,6 +20,7 @@ import (
 	"github.com/shoal-dev/shoal/gossip"
 	"github.com/shoal-dev/shoal/gossip/fleet"
 	"github.com/shoal-dev/shoal/gossip/identity"
+	"github.com/shoal-dev/shoal/gossip/members"
 	"github.com/shoal-dev/shoal/gossip/peer"
 	"github.com/shoal-dev/shoal/scheduler"
 )
@@ -107,6 +108,7 @@ func dialPeer(ctx context.Context, address string) (net.Conn, error) {
 func openFleet(cfg Config, id *identity.Identity, node identity.Node, listener net.Listener, c *control, log *slog.Logger) (*fleet.Fleet, error) {
 	return fleet.Open(fleet.Config{
 		Dir: cfg.fleetDir(), Node: node, Name: cfg.Node, Listener: listener, Dial: dialPeer, Boot: bootTime, Authority: id,
+		Gossip: members.Config{Bind: cfg.Gossip.Listen, Advertise: cfg.peerAddress, Seeds: func() []string { return cfg.Gossip.Seeds }},
 		Answer: func(context.Context, string, string, []byte) ([]byte, error) {
 			return nil, errors.New("this daemon does not know the question: it may be older than the one that asks")
 		},

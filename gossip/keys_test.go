@@ -8,7 +8,9 @@ import (
 
 // TestGossipKeys: when a new one is due, and which are understood.
 func TestGossipKeys(t *testing.T) {
-	at := func(hours float64) time.Time { return time.Unix(1800000000, 0).Add(time.Duration(hours * float64(time.Hour))) }
+	at := func(hours float64) time.Time {
+		return time.Unix(1800000000, 0).Add(time.Duration(hours * float64(time.Hour)))
+	}
 	removed := func(hours float64) map[string]Member {
 		return map[string]Member{"a": {ID: "a"}, "b": {ID: "b", Removed: true, RemovedAt: at(hours)}}
 	}

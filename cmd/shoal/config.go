@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,7 +50,7 @@ func flagName(key string) string {
 	switch {
 	case name == "url":
 		return parts[0]
-	case parts[0] == "log" || parts[0] == "api" || parts[0] == "containerd":
+	case slices.Contains([]string{"log", "api", "containerd", "peer", "gossip"}, parts[0]):
 		name = parts[0] + "-" + name
 	}
 	var out strings.Builder

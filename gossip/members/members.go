@@ -140,7 +140,7 @@ var errListen = errors.New("listen for gossip")
 func (m *Members) session(ctx context.Context) error {
 	transport, port, err := m.listen()
 	if err != nil {
-		return fmt.Errorf("%w: %w", errListen, err)
+		return fmt.Errorf("%w on %s: %w (is another daemon running, or set gossip.listen)", errListen, m.cfg.Bind, err)
 	}
 	advertised := m.cfg.Advertise()
 	at, err := m.place(ctx, advertised, port)

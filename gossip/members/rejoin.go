@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -167,7 +168,9 @@ func (s *session) targets(round int) []target {
 	}
 	if s.cfg.Seeds != nil && (alone || len(missing) > 0) {
 		for _, seed := range s.cfg.Seeds() {
-			out = append(out, target{addresses: []string{seed}})
+			if seed = strings.TrimSpace(seed); seed != "" {
+				out = append(out, target{addresses: []string{seed}})
+			}
 		}
 	}
 	return out
