@@ -143,7 +143,7 @@ func (c *control) decide(ctx context.Context, snapshot api.Snapshot, company fle
 	authority := scheduler.Authority{Leader: c.cfg.Node, Epoch: a.Epoch, Term: a.Term, Quorate: a.Quorate}
 	d := scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
 	if len(d.Claims) > 0 && a.Quorate && c.claim(ctx, d.Claims) {
-		board.Claims = c.part.View().Ledger.Claims
+		board.Claims = c.part.Claims()
 		d = scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
 	}
 	set, facts, wake := d.Set, d.Facts, d.Wake
@@ -196,7 +196,8 @@ func (c *control) sync(snapshot api.Snapshot) {
 	c.keep()
 	desired := runtime.Desired{
 		Known: true,
-		DNS:   runtime.DNSConfig{Server: c.cfg.Network.DNS, Domain: c.cfg.Network.Domain, NodeConfig: c.cfg.Network.ResolvConf},
+		Alone: c.part.Alone(), Claims: c.part.Claims(),
+		DNS: runtime.DNSConfig{Server: c.cfg.Network.DNS, Domain: c.cfg.Network.Domain, NodeConfig: c.cfg.Network.ResolvConf},
 	}
 	c.fillConfig(&desired, snapshot)
 	live := map[string]bool{}

@@ -137,7 +137,7 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	if c.agent, err = agent.New(agent.Config{
 		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
 		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
-		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod,
+		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod, Lease: c.lease,
 	}); err != nil {
 		return err
 	}
@@ -150,6 +150,8 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 			}
 		},
 	}
+	ctx, end := c.linger(ctx)
+	defer end()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, tls.NewListener(listener, tlsConfig(id, certificate)), server, log) })
 	g.Go(func() error { return serve(ctx, admin, c.adminHandler(version, id), log) })

@@ -36,6 +36,7 @@ const (
 	ReasonSandboxLost    Reason = "the pod's network is gone"
 	ReasonFinished       Reason = "the pod has finished"
 	ReasonDeadline       Reason = "the pod ran longer than activeDeadlineSeconds"
+	ReasonOutclaimed     Reason = "another node was given the right to run the pod"
 	ReasonImageMissing   Reason = "the image is not on this machine"
 	ReasonStart          Reason = "the pod is assigned to this node"
 	ReasonInit           Reason = "it is the next init container"

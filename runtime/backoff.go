@@ -29,8 +29,11 @@ func Backoff(n int) time.Duration {
 }
 
 // NextCrashes returns the Crashes of the attempt that follows c, which has
-// ended: one more than c's, or 1 when c ran for long.
+// ended: one more than c's, or 1 when c ran for long. To be fenced is no crash.
 func NextCrashes(c Container) int32 {
+	if c.Fenced() {
+		return c.Crashes
+	}
 	if !c.Started.IsZero() && c.Finished.Sub(c.Started) >= backoffReset {
 		return 1
 	}

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,6 +30,15 @@ type Desired struct {
 	// (enableServiceLinks), with ClusterIP filled in.
 	Services []*corev1.Service
 	DNS      DNSConfig
+	// Claims say who may run exclusive pods, by Identity.String(); nil while
+	// that is not known.
+	Claims map[string]api.ClaimHolder
+	// Alone says that the fleet has no other node: exclusive pods need no lease
+	// and no fence.
+	Alone bool
+	// LeaseUntil is until when exclusive pods may be started; zero when they
+	// may not. The agent fills it in for every decision.
+	LeaseUntil time.Time
 }
 
 // Pod is one pod that should run here.

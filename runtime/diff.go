@@ -104,6 +104,16 @@ func (d *decision) remove(why Reason) {
 	d.do(Action{Verb: RemovePod, Reason: why})
 }
 
+// yield ends a pod at once whose identity was given to another node: that one may
+// be running already.
+func (d *decision) yield() {
+	for _, c := range d.pod.Containers {
+		if c.State == ContainerRunning {
+			d.stop(c, 0, ReasonOutclaimed)
+		}
+	}
+}
+
 // stopAll stops every container that runs and reports whether any did.
 func (d *decision) stopAll(why Reason) bool {
 	for _, c := range d.pod.Containers {
@@ -137,9 +147,17 @@ func (d *decision) run() {
 		d.release(ReasonFinished)
 		return
 	}
+	right := d.rightOf()
+	if right == outclaimed {
+		d.yield()
+		return
+	}
 	d.collect()
 	d.probe()
 	starts, due := d.next()
+	if right != entitled {
+		starts = nil // the images may be fetched meanwhile
+	}
 	if len(starts) > 0 && d.pod.Sandbox.State != SandboxReady && d.stopAll(ReasonSandboxLost) {
 		return
 	}

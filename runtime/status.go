@@ -20,11 +20,14 @@ const (
 	WaitingImageName    = "InvalidImageName"
 	WaitingConfig       = "CreateContainerConfigError"
 	WaitingCreate       = "CreateContainerError"
+	WaitingFenced       = "Fenced"
+	WaitingLease        = "WaitingForLease"
 	EndedCompleted      = "Completed"
 	EndedError          = "Error"
 	EndedOOM            = "OOMKilled"
 	EndedStart          = "StartError"
 	EndedHook           = "PostStartHookError"
+	EndedFenced         = "Fenced"
 	EndedUnknown        = "ContainerStatusUnknown"
 	FailedDeadline      = "DeadlineExceeded"
 )
@@ -44,6 +47,7 @@ func Status(d Desired, p ObservedPod, prev corev1.PodStatus, now time.Time) core
 	v.overdue = v.spec.ActiveDeadlineSeconds != nil && !p.Admitted.IsZero() &&
 		!now.Before(p.Admitted.Add(time.Duration(*v.spec.ActiveDeadlineSeconds)*time.Second))
 	v.initialized = v.initDone()
+	v.unsure = (&decision{desired: d, pod: p, now: now}).rightOf() != entitled
 
 	out := corev1.PodStatus{
 		HostIP:   object.Status.HostIP,
@@ -83,6 +87,7 @@ type view struct {
 	now         time.Time
 	overdue     bool
 	initialized bool
+	unsure      bool // it may not be started here now
 }
 
 func (v view) initDone() bool {
@@ -126,6 +131,9 @@ func (v view) container(spec *corev1.Container, init bool) corev1.ContainerStatu
 		if previous, found := v.pod.previous(spec.Name, latest.Attempt); found {
 			out.LastTerminationState.Terminated = ended(previous)
 		}
+	case v.unsure && latest.State == ContainerExited && !init && restarts(v.spec, v.pod, latest):
+		out.State.Waiting = v.waiting(spec.Name, init, WaitingFenced, fencedMessage)
+		out.LastTerminationState.Terminated = ended(latest)
 	case v.waitsToRestart(latest):
 		out.State.Waiting = v.waiting(spec.Name, init, WaitingCrashLoop, v.crashMessage(spec.Name, latest))
 		out.LastTerminationState.Terminated = ended(latest)
@@ -161,6 +169,8 @@ func (v view) waitsToRestart(c Container) bool {
 	return v.pod.Failures[c.Name].Failed() || v.pod.Images[c.Name].State == ImageFailed || NextCrashes(c) > 1
 }
 
+const fencedMessage = "it must not run twice and was ended, because the fleet could not be heard of; it starts again once the fleet says that it may run here"
+
 func (v view) crashMessage(name string, c Container) string {
 	wait := Backoff(int(NextCrashes(c)) - 1)
 	return fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", wait, name, v.name)
@@ -177,6 +187,9 @@ func (v view) waiting(name string, init bool, otherwise, message string) *corev1
 	}
 	if otherwise != "" {
 		return &corev1.ContainerStateWaiting{Reason: otherwise, Message: message}
+	}
+	if v.unsure {
+		return &corev1.ContainerStateWaiting{Reason: WaitingLease, Message: "it must not run twice, and waits for the fleet to say that it may run here"}
 	}
 	if !init && !v.initialized {
 		return &corev1.ContainerStateWaiting{Reason: WaitingInit}

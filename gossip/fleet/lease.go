@@ -27,6 +27,14 @@ func (f *Fleet) Alone() bool {
 	return len(f.ledger.Living()) == 1
 }
 
+// Claims returns who may run each exclusive identity, and what the leader knows
+// of whether it does. The value is shared: it must not be changed.
+func (f *Fleet) Claims() map[string]api.ClaimHolder {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return claims(f.ledger.Claims, f.core.Released())
+}
+
 // errNoHandover is returned when the leader did not answer in time.
 var errNoHandover = errors.New("no leader with a quorum has granted a long lease in time")
 

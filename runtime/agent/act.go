@@ -77,6 +77,9 @@ func (w *worker) removeSandbox(ctx context.Context) error {
 // removePod makes the machine forget the pod. The mark of its removal goes
 // last: whoever finds it finishes the work.
 func (w *worker) removePod(ctx context.Context) error {
+	if err := w.a.release(ctx, w.instance); err != nil {
+		return err
+	}
 	if err := w.a.cfg.Logs.CloseAll(ctx, w.instance+"-"); err != nil {
 		return err
 	}

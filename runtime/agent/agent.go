@@ -41,6 +41,8 @@ type Agent struct {
 	down      error           // why the engine does not answer; nil when it does
 	keeper    error           // why the keeper does not run; nil when it does
 
+	exclusive exclusives
+
 	ctx context.Context // Run's; workers live as long
 	wg  sync.WaitGroup
 }
@@ -84,6 +86,12 @@ func New(cfg Config) (*Agent, error) {
 	a.machine = readMachine()
 	if a.cfg.Allocatable == nil {
 		a.cfg.Allocatable = a.machine.capacity(cfg.StateDir)
+	}
+	a.exclusive.held, a.exclusive.fenced = map[string]bool{}, map[string]bool{}
+	if a.cfg.Fencer != nil {
+		// Before the fleet hears of this daemon; what is wrong with the fencer
+		// shows again when it is told of the lease.
+		_, _ = a.cfg.Fencer.Held(ctx)
 	}
 	a.pulls = newPulls(cfg.Engine, func() { a.pokeAll() })
 	a.prober = probe.New(a.probeExec, a.pokeInstance, a.unhealthy)
@@ -170,6 +178,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	a.wg.Go(func() { a.cfg.Logs.Run(ctx, a.keeperFailed) })
 	a.wg.Go(func() { a.watch(ctx) })
+	a.wg.Go(func() { a.tendLease(ctx) })
 	a.wg.Go(func() { a.importImages(ctx) })
 	a.poke()
 	relist := time.NewTimer(a.cfg.Relist)
@@ -319,7 +328,9 @@ func (a *Agent) dismiss(w *worker) bool {
 func (a *Agent) want(instance string) (d runtime.Desired, up bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.desired.Only(instance), a.down == nil
+	d = a.desired.Only(instance)
+	d.LeaseUntil = a.leaseUntil(time.Now())
+	return d, a.down == nil
 }
 
 // publish makes a pod's state known.

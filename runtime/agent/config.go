@@ -15,6 +15,8 @@ import (
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/containerd"
+	"github.com/shoal-dev/shoal/runtime/fence"
+	"github.com/shoal-dev/shoal/runtime/fencer"
 	"github.com/shoal-dev/shoal/runtime/logs"
 	"github.com/shoal-dev/shoal/runtime/network"
 )
@@ -49,11 +51,17 @@ type Config struct {
 	// Keeper is the shoal-keeper program; nil means the embedded one.
 	Keeper []byte
 
-	// Engine, Network and Logs take the place of containerd, CNI and the
-	// keeper; nil means the real ones.
+	// Lease returns the node's lease. It may be called often. nil means that
+	// there never is one: exclusive pods are started in a fleet of one only.
+	Lease func() fence.Lease
+
+	// Engine, Network, Logs and Fencer take the place of containerd, CNI, the
+	// keeper and the fencer; nil means the real ones. Without the real Logs
+	// there is no real Fencer.
 	Engine  Engine
 	Network Network
 	Logs    Logs
+	Fencer  Fencer
 }
 
 // Engine is what the agent needs of a container engine. Errors wrap the
@@ -99,8 +107,10 @@ type Commands interface {
 	Degraded() []string
 }
 
-// Pods are what the engine has of a pod as a whole: its cgroup.
+// Pods are what the engine has of a pod as a whole: its cgroup. Group returns
+// its path below the mount of each hierarchy.
 type Pods interface {
+	Group(instance string) string
 	CreatePod(instance string, limits runtime.Resources) error
 	RemovePod(instance string) error
 }
@@ -129,6 +139,16 @@ type Logs interface {
 	CloseAll(ctx context.Context, prefix string) error
 	Held(ctx context.Context) ([]string, error)
 	Run(ctx context.Context, failed func(error))
+}
+
+// Fencer ends exclusive pods when the lease runs out, whatever becomes of this
+// process. See fencer.Client.
+type Fencer interface {
+	Hold(ctx context.Context, p fence.Pod) error
+	Release(ctx context.Context, instance string) error
+	Renew(ctx context.Context, l fence.Lease) (fenced []string, err error)
+	Held(ctx context.Context) ([]fence.Pod, error)
+	Degraded() []string
 }
 
 // complete fills in what is left out and checks the rest.
@@ -170,6 +190,10 @@ func (c *Config) real(ctx context.Context) error {
 			return fmt.Errorf("container logs: %w", err)
 		}
 		c.Logs = k
+		if c.Fencer == nil {
+			program, version := k.Program()
+			c.Fencer = fencer.NewClient(fencer.ClientConfig{RunDir: c.RunDir, Program: program, Version: version})
+		}
 	}
 	if c.Engine == nil {
 		e, err := containerd.New(containerd.Config{

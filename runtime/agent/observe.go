@@ -117,6 +117,10 @@ func (w *worker) see(held runtime.Held) {
 			c.Started = c.Finished
 		}
 		c.Message = w.lastWords(c)
+		if w.wasFenced(c) {
+			c.Reason = runtime.EndedFenced
+			w.event(corev1.EventTypeWarning, "Fenced", c.Name, "The fleet could not be heard of in time: the pod must not run twice and was ended")
+		}
 		w.unrecorded = append(w.unrecorded, c)
 		w.a.prober.Forget(w.instance, c.Name)
 	}
@@ -154,6 +158,7 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 	if w.object == nil || w.object.Object == nil {
 		return
 	}
+	w.guarded(ctx, d)
 	w.hostIPs()
 	if w.sourcesChanged(d) {
 		w.reconsider(d)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/shoal-dev/shoal/runtime/containerd"
+	"github.com/shoal-dev/shoal/runtime/fencer"
 	"github.com/shoal-dev/shoal/runtime/logs"
 	"github.com/shoal-dev/shoal/runtime/network"
 	"github.com/shoal-dev/shoal/runtime/volume"
@@ -35,6 +36,7 @@ func Reset(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer engine.Close() //nolint:errcheck // everything that mattered is done
+	step("stop the fencer", fencer.Stop(cfg.RunDir))
 	step("remove containers and images", engine.Reset(ctx))
 	for _, dir := range []string{filepath.Join(cfg.StateDir, "pods"), filepath.Join(cfg.RunDir, "pods")} {
 		entries, _ := os.ReadDir(dir)
@@ -60,6 +62,7 @@ func Reset(ctx context.Context, cfg Config) error {
 		filepath.Join(cfg.StateDir, "logs"), filepath.Join(cfg.StateDir, "bin"),
 		filepath.Join(cfg.RunDir, "fifo"), filepath.Join(cfg.RunDir, "exec"),
 		filepath.Join(cfg.RunDir, "keeper.sock"), filepath.Join(cfg.RunDir, "keeper.sock.lock"),
+		filepath.Join(cfg.RunDir, "fencer.sock"), filepath.Join(cfg.RunDir, "fencer.sock.lock"),
 	} {
 		step("remove "+dir, os.RemoveAll(dir))
 	}

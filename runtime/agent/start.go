@@ -30,11 +30,19 @@ func (w *worker) start(ctx context.Context, d runtime.Desired, action runtime.Ac
 	if err != nil {
 		return w.startFailed(c, runtime.WaitingConfig, err)
 	}
+	if d.Exclusive(*w.object) {
+		if err := errors.Join(w.licensed(d), w.a.hold(ctx, w.instance, &w.object.Object.Spec)); err != nil {
+			return errors.Join(w.startFailed(c, runtime.WaitingLease, err), w.a.cfg.Logs.Close(ctx, spec.ID))
+		}
+	}
 	if err := w.a.cfg.Engine.Create(ctx, spec); err != nil {
 		return w.notCreated(ctx, c, spec, err)
 	}
 	if err := w.connected(ctx); err != nil {
 		return errors.Join(err, w.discard(ctx, spec.ID))
+	}
+	if err := w.licensed(d); err != nil {
+		return errors.Join(w.startFailed(c, runtime.WaitingLease, err), w.discard(ctx, spec.ID))
 	}
 	if _, err := w.a.cfg.Engine.Start(ctx, spec.ID); err != nil {
 		return w.notCreated(ctx, c, spec, err)
@@ -46,6 +54,7 @@ func (w *worker) start(ctx context.Context, d runtime.Desired, action runtime.Ac
 	}
 	w.set(running)
 	delete(w.pod.Failures, c.Name)
+	w.a.unfence(w.instance)
 	delete(w.told, "Failed/"+c.Name)
 	w.probes(ctx)
 	w.unrecorded = append(w.unrecorded, running)

@@ -23,10 +23,14 @@ import (
 
 const cgroupMount = "/sys/fs/cgroup"
 
+// Group returns the path of a pod's cgroup below the mount of each hierarchy.
+// Every process of the pod is in it or below it.
+func (e *Engine) Group(instance string) string { return path.Join(e.cfg.CgroupRoot, instance) }
+
 // CreatePod makes the cgroup of a pod with the limits of the whole pod. It is
 // idempotent.
 func (e *Engine) CreatePod(instance string, limits runtime.Resources) error {
-	group := path.Join(e.cfg.CgroupRoot, instance)
+	group := e.Group(instance)
 	resources := linuxResources(limits, 0)
 	if cgroups.Mode() == cgroups.Unified {
 		if _, err := cgroup2.NewManager(cgroupMount, group, cgroup2.ToResources(resources)); err != nil {

@@ -47,6 +47,7 @@ type Client struct {
 	pidfd    int // of the process at the other end
 	pods     map[string]fence.Pod
 	lease    fence.Lease
+	adopted  bool // it was looked for the fencer of an earlier daemon
 	degraded []string
 }
 
@@ -105,10 +106,12 @@ func (c *Client) Renew(ctx context.Context, l fence.Lease) (fenced []string, err
 }
 
 // Held returns the pods that are held, those of a fencer that an earlier daemon
-// has left included, sorted by instance.
+// has left included, sorted by instance. A daemon must call it before it is heard
+// of by its fleet: a lease that was handed over is then made an ordinary one.
 func (c *Client) Held(ctx context.Context) ([]fence.Pod, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer func() { c.adopted = true }()
 	if c.conn == nil {
 		if c.connect() != nil && len(c.pods) == 0 {
 			return nil, nil
@@ -154,7 +157,7 @@ func (c *Client) ensure(ctx context.Context) error {
 				for _, p := range list.Pods {
 					c.pods[p.Instance] = p
 				}
-				c.lease = c.lease.Newer(list.Lease)
+				c.adopt(list.Lease)
 			}
 		}
 		if err == nil && ping.Version == c.cfg.Version {
@@ -173,6 +176,16 @@ func (c *Client) ensure(ctx context.Context) error {
 		return fmt.Errorf("start the fencer: %w", err)
 	}
 	return c.replay()
+}
+
+// adopt takes over the lease that an earlier daemon has left. A long one ends
+// soon: once this daemon is heard of, the leader waits for no longer than for
+// any other node. So this must be before it is heard of.
+func (c *Client) adopt(l fence.Lease) {
+	if soon := (fence.Lease{Sent: Now()}); !c.adopted && l.Ends() > soon.Ends() {
+		l = soon
+	}
+	c.lease = c.lease.Newer(l)
 }
 
 // start runs a fencer in a session of its own and waits until it answers.

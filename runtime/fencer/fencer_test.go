@@ -142,7 +142,7 @@ func TestFence(t *testing.T) {
 	testenv.Eventually(t, 10*time.Second, "the stubborn one ends", func() bool { return len(processes(stubborn)) == 0 })
 	now := fencer.Now()
 	t.Logf("killed %s after the end of the lease", now-lease.Ends())
-	if now < lease.Ends() || now > lease.Ends()+300*time.Millisecond {
+	if now < lease.Ends() || now > lease.Ends()+time.Second { // this test has no priority on a busy machine
 		t.Errorf("the stubborn one ended %s after the lease", now-lease.Ends())
 	}
 	// Whoever was about to start a container comes too late.
@@ -187,6 +187,10 @@ func TestSuccessor(t *testing.T) {
 	held, err := next.Held(t.Context())
 	if err != nil || !slices.Equal(held, []fence.Pod{p}) || next.PID() != pid {
 		t.Fatalf("held %v, %v, by %d instead of %d", held, err, next.PID(), pid)
+	}
+	// The daemon is back: once it is heard of, nobody waits for a minute.
+	if fenced := renew(t, first, fence.Lease{}); len(fenced) > 0 {
+		t.Errorf("fenced: %q", fenced)
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		old := next.PID()

@@ -138,7 +138,9 @@ func (s *server) answer(r Request) Reply {
 	var err error
 	switch r.Verb {
 	case Hold:
-		err = s.warden.Hold(r.Pod)
+		if err = s.warden.Hold(r.Pod); err == nil {
+			_, err = s.warden.Tick(Now()) // what was shut is open again before something starts
+		}
 	case Release:
 		err = s.warden.Release(r.Instance)
 	case Renew:

@@ -325,6 +325,10 @@ func (k *Keeper) Held(ctx context.Context) ([]string, error) {
 	return reply.Held, err
 }
 
+// Program returns the path of the keeper's program, which has other uses too,
+// and its version.
+func (k *Keeper) Program() (path, version string) { return k.program, k.version }
+
 // PID returns the process ID of the keeper that answered last.
 func (k *Keeper) PID() int {
 	k.mu.Lock()

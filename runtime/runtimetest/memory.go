@@ -390,6 +390,9 @@ func (m *Memory) Version(context.Context) (string, error) {
 // Degraded returns nothing.
 func (m *Memory) Degraded() []string { return nil }
 
+// Group returns the path of a cgroup that does not exist.
+func (m *Memory) Group(instance string) string { return "/memory/" + instance }
+
 // CreatePod notes that the pod has a cgroup.
 func (m *Memory) CreatePod(instance string, _ runtime.Resources) error {
 	m.mu.Lock()
