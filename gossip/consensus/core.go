@@ -18,6 +18,9 @@ var (
 	// ErrNoLeader says that nobody leads, or that whoever leads takes nothing
 	// now: nothing was proposed.
 	ErrNoLeader = errors.New("the consensus has no leader")
+	// ErrBusy says that the voters are being changed: nothing was proposed, and
+	// it can be in some ticks.
+	ErrBusy = errors.New("the voters are being changed")
 	// ErrNotLeader says that this node does not lead.
 	ErrNotLeader = errors.New("this node does not lead the consensus")
 	// ErrStranger is returned for messages of nodes that may not send them.
@@ -71,6 +74,7 @@ type Core struct {
 	quiet    int    // ticks since a leader was heard
 
 	wanted    []uint64 // raft IDs of those that should vote
+	calm      int      // ticks until commands are taken again after the voters changed
 	fullFor   int      // looks at the configuration while the disk was full
 	steerIn   int      // ticks until the configuration is looked at again
 	compactIn int      // ticks until it is tried again to cut the log off
@@ -156,6 +160,9 @@ func (c *Core) Tick() {
 		return
 	}
 	c.process()
+	if !c.joint() && c.calm > 0 {
+		c.calm--
+	}
 	if c.leads() {
 		c.quiet = 0
 		c.unstick()
@@ -167,125 +174,9 @@ func (c *Core) Tick() {
 // leads reports whether this node leads.
 func (c *Core) leads() bool { return c.role == raft.StateLeader }
 
-// Step takes a message from the node with this raft ID, which the caller has
-// made sure of. The error says why the message was passed over.
-func (c *Core) Step(from uint64, m Message) error {
-	if c.failed != nil {
-		return c.failed
-	}
-	if from == 0 || m.Raft.GetFrom() != from || m.To() != c.id {
-		return fmt.Errorf("%w: %d sent a message from %d to %d", ErrStranger, from, m.Raft.GetFrom(), m.To())
-	}
-	if err := plausible(m.Raft); err != nil {
-		return fmt.Errorf("a message from %d: %w", from, err)
-	}
-	if err := c.sameHistory(m); err != nil {
-		return err
-	}
-	switch m.Raft.GetType() {
-	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
-		// A leader may have begun to vote while this node was away: then it is
-		// not in this node's configuration, but in a ledger that it was told.
-		if !c.part(from) && !c.votes(from) {
-			return fmt.Errorf("%w: %d sent a %s", ErrStranger, from, m.Raft.GetType())
-		}
-		if err := c.heed(m); err != nil {
-			return err
-		}
-	default:
-		if !c.part(from) {
-			return fmt.Errorf("%w: %d sent a %s", ErrStranger, from, m.Raft.GetType())
-		}
-		if !c.bears(m.Raft) {
-			return ErrFull
-		}
-	}
-	err := c.guard("step", func() error { return c.raw.Step(m.Raft) })
-	c.process()
-	if errors.Is(err, raft.ErrProposalDropped) {
-		return ErrNoLeader
-	}
-	return err
-}
-
-// sameHistory passes messages of this node's epoch and lineage.
-func (c *Core) sameHistory(m Message) error {
-	_, _, lineage := c.store.Identity()
-	if m.Epoch > c.epoch && m.Epoch > c.newer {
-		c.newer = m.Epoch
-		c.out.Changed = true
-	}
-	switch {
-	case c.cfg.planted == PlantedAnyLineage && m.Epoch == c.epoch:
-		return nil
-	case m.Epoch != c.epoch:
-		return fmt.Errorf("%w: %d, not %d", ErrEpoch, m.Epoch, c.epoch)
-	case lineage == 0 && len(c.conf.GetVoters()) == 0 && m.Lineage != 0:
-		switch m.Raft.GetType() {
-		case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
-			c.store.Adopt(m.Lineage)
-		}
-		return nil
-	case m.Lineage != lineage:
-		return fmt.Errorf("%w: %d, but begun otherwise (%x, not %x)", ErrEpoch, m.Epoch, m.Lineage, lineage)
-	}
-	return nil
-}
-
-// part reports whether the node is in the configuration.
-func (c *Core) part(id uint64) bool {
-	return slices.Contains(c.conf.GetVoters(), id) || slices.Contains(c.conf.GetLearners(), id) ||
-		slices.Contains(c.conf.GetVotersOutgoing(), id) || slices.Contains(c.conf.GetLearnersNext(), id)
-}
-
-// votes reports whether the node may lead as far as this one was told. A node
-// that never heard anything, and is to join, obeys any member.
-func (c *Core) votes(id uint64) bool {
-	if c.told == nil {
-		return len(c.conf.GetVoters()) == 0
-	}
-	return slices.Contains(c.told, id)
-}
-
-// heed looks at a leader's message before raft does: whether there is room for
-// what it brings, and whether this node still has what the leader knows it has.
-func (c *Core) heed(m Message) error {
-	r := m.Raft
-	if r.GetTerm() < c.hard.Term {
-		return nil // raft answers it, and changes nothing
-	}
-	c.passive, c.quiet = false, 0
-	switch r.GetType() {
-	case pb.MsgHeartbeat:
-		if last := c.store.last(); r.GetCommit() > last {
-			return c.fail(&Damaged{fmt.Sprintf("this node acknowledged %d entries, and has %d", r.GetCommit(), last)})
-		}
-	case pb.MsgApp:
-		size := int64(0)
-		for _, e := range r.GetEntries() {
-			size += int64(entrySize(e))
-		}
-		if !c.admits(size) {
-			return ErrFull
-		}
-	case pb.MsgSnap:
-		if r.GetSnapshot().GetMetadata().GetIndex() <= c.hard.Commit {
-			return nil // raft will pass it over
-		}
-		if _, err := ledgerOf(r.GetSnapshot()); err != nil {
-			return fmt.Errorf("a snapshot from %d: %w", r.GetFrom(), err)
-		}
-		if err := c.store.Stage(r.GetSnapshot()); err != nil {
-			c.full = true
-			return err
-		}
-	}
-	return nil
-}
-
 // Propose proposes a command, under a number that the caller gives it and that
-// it has never given before. ErrNoLeader and ErrFull say that nothing was
-// proposed; otherwise the command may or may not come to be Applied.
+// it has never given before. ErrNoLeader, ErrBusy and ErrFull say that nothing
+// was proposed; otherwise the command may or may not come to be Applied.
 func (c *Core) Propose(number uint64, command gossip.Command) error {
 	data, err := encodeProposal(c.id, number, command)
 	if err != nil {
@@ -296,6 +187,9 @@ func (c *Core) Propose(number uint64, command gossip.Command) error {
 	}
 	if c.lead == 0 || c.passive {
 		return ErrNoLeader
+	}
+	if c.busy() {
+		return ErrBusy
 	}
 	if !c.admits(int64(len(data)) + entryHeadSize + entryFixedSize) {
 		return ErrFull
@@ -449,6 +343,9 @@ func (c *Core) apply(e *pb.Entry) error {
 		change := &pb.ConfChangeV2{}
 		if err := proto.Unmarshal(data, change); err != nil {
 			return fmt.Errorf("the change of voters at index %d: %w", index, err)
+		}
+		if c.joint() {
+			c.calm = 2 * c.cfg.HeartbeatTicks
 		}
 		c.conf = c.raw.ApplyConfChange(change)
 		c.ledger = c.ledger.Follow(index, data, c.conf.GetVoters())

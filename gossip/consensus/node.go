@@ -51,6 +51,7 @@ type Node struct {
 	// These belong to the goroutine of Run.
 	number  uint64
 	pending map[uint64]proposal
+	held    []uint64 // numbers of proposals that wait until the voters have changed
 	round   round
 
 	mu     sync.Mutex
@@ -66,8 +67,9 @@ type envelope struct {
 
 // proposal is a command on its way.
 type proposal struct {
-	term  uint64
-	reply chan<- outcome
+	command gossip.Command
+	term    uint64
+	reply   chan<- outcome
 }
 
 type outcome struct {
@@ -121,6 +123,7 @@ func (n *Node) Run(ctx context.Context) error {
 			return n.store.Close()
 		case <-n.cfg.Ticks:
 			n.core.Tick()
+			n.retry()
 		case e := <-n.inbox:
 			// What is wrong with a message of an honest peer is put right by its
 			// next one; others are not worth a word.
@@ -236,11 +239,8 @@ func (n *Node) Propose(ctx context.Context, command gossip.Command) (uint64, err
 	err := n.do(ctx, func() {
 		n.number++
 		number = n.number
-		n.pending[number] = proposal{n.core.State().Term, reply}
-		if err := n.core.Propose(number, command); err != nil {
-			delete(n.pending, number)
-			reply <- outcome{0, err}
-		}
+		n.pending[number] = proposal{command, n.core.State().Term, reply}
+		n.propose(number)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("propose to the consensus: %w", err)
@@ -255,6 +255,30 @@ func (n *Node) Propose(ctx context.Context, command gossip.Command) (uint64, err
 		forget := func() { delete(n.pending, number) }
 		_ = n.do(context.WithoutCancel(ctx), forget) // the node may be closed, and has then forgotten
 		return 0, fmt.Errorf("propose to the consensus: %w", ctx.Err())
+	}
+}
+
+// propose hands a pending proposal to the core.
+func (n *Node) propose(number uint64) {
+	p, wanted := n.pending[number]
+	if !wanted {
+		return
+	}
+	switch err := n.core.Propose(number, p.command); {
+	case errors.Is(err, ErrBusy):
+		n.held = append(n.held, number)
+	case err != nil:
+		delete(n.pending, number)
+		p.reply <- outcome{0, err}
+	}
+}
+
+// retry proposes again what was held.
+func (n *Node) retry() {
+	held := n.held
+	n.held = nil
+	for _, number := range held {
+		n.propose(number)
 	}
 }
 

@@ -72,16 +72,17 @@ func (c *Core) compact() {
 // node votes, and does not ask for votes.
 func (c *Core) exhausted() bool { return c.store.Room() < 1024 }
 
-// bears reports whether there is room for what a message that is not a leader's
-// would have this node write.
-func (c *Core) bears(m *pb.Message) bool {
-	switch m.GetType() {
-	case pb.MsgProp:
-		return c.admits(int64(entrySize(m.GetEntries()[0])))
-	case pb.MsgTimeoutNow:
-		return !c.exhausted()
+// bears returns an error where this node cannot write now what a message that is
+// not a leader's would have it write.
+func (c *Core) bears(m *pb.Message) error {
+	switch {
+	case m.GetType() == pb.MsgProp && c.busy():
+		return ErrBusy
+	case m.GetType() == pb.MsgProp && !c.admits(int64(entrySize(m.GetEntries()[0]))),
+		m.GetType() == pb.MsgTimeoutNow && c.exhausted():
+		return ErrFull
 	}
-	return true
+	return nil
 }
 
 // admits reports whether the log has room for so many bytes and a reserve: the

@@ -56,7 +56,7 @@ func (c *Core) State() State {
 	s := State{
 		RaftID: c.id, Epoch: c.epoch, Term: c.hard.Term, Leader: c.lead, Leads: c.leads() && c.failed == nil,
 		Voters: slices.Clone(c.conf.GetVoters()), Learners: slices.Clone(c.conf.GetLearners()),
-		Joint: len(c.conf.GetVotersOutgoing()) > 0, Applied: c.ledger.Index, Commit: c.hard.Commit,
+		Joint: c.joint(), Applied: c.ledger.Index, Commit: c.hard.Commit,
 		Quiet: c.quiet, Full: c.full, NewerEpoch: c.newer, Failed: c.failed,
 	}
 	slices.Sort(s.Voters)

@@ -34,7 +34,7 @@ func (c *Core) steer() {
 	if c.handOver() {
 		return
 	}
-	if len(c.conf.GetVotersOutgoing()) > 0 {
+	if c.busy() {
 		return // raft leaves the joint configuration by itself
 	}
 	voters := c.target()
@@ -90,6 +90,16 @@ func (c *Core) handOver() bool {
 // fullTurns is after how many looks at the configuration a leader whose disk is
 // full tries again to hand over.
 const fullTurns = 200
+
+// joint reports whether the old voters count beside the new ones.
+func (c *Core) joint() bool { return len(c.conf.GetVotersOutgoing()) > 0 }
+
+// busy reports whether this leader takes no commands: from the moment that the
+// voters change until all have heard that they did. If the leader died then,
+// those who do not vote any more, and so ask for no votes, might have entries
+// that those who vote do not have, and refuse them their votes for that; but
+// those who vote do not know yet that they can do without them.
+func (c *Core) busy() bool { return c.leads() && (c.joint() || c.calm > 0) }
 
 // target returns the living members that should vote.
 func (c *Core) target() []uint64 {
