@@ -519,5 +519,14 @@ func (c *Core) Authority() (Authority, time.Duration) {
 // Leads reports whether this node leads.
 func (c *Core) Leads() bool { return c.lead != nil }
 
+// SetRefused tells that peers do not take this node's messages, and why. Until
+// somebody grants it something again it leads nobody.
+func (c *Core) SetRefused(why string) {
+	c.refused = why
+	if c.lead != nil && !c.lead.authority.Quorate {
+		c.layDown(why)
+	}
+}
+
 // Refused says why the fleet does not want this node, "" when it does.
 func (c *Core) Refused() string { return c.refused }

@@ -174,6 +174,9 @@ func (c *Core) accept(g *Grant) error {
 
 // orphan looks for somebody to act when no quorate leader is to be heard of.
 func (c *Core) orphan() {
+	if c.refused != "" {
+		return // who is not wanted leads nobody, not even itself
+	}
 	if c.now-max(c.quorate, c.born) < OrphanAfter {
 		return
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shoal-dev/shoal/internal/testenv"
 )
 
 // The container takes a lock on a file that all machines share, and writes when
@@ -30,7 +32,7 @@ spec:
       volumes: [{name: witness, hostPath: {path: %s}}]
       containers:
       - name: one
-        image: busybox
+        image: witness:1
         imagePullPolicy: IfNotPresent
         command: [sh, -c]
         args:
@@ -135,6 +137,13 @@ func exclusive(t *testing.T) (*world, witness, func() (*node, string)) {
 	if err := os.Chmod(s.dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	image := testenv.Busybox()
+	if err := image.AddProgram("/usr/bin/flock"); err != nil { // Debian's busybox has none
+		t.Fatal(err)
+	}
+	for _, n := range w.nodes {
+		testenv.Archive(t, filepath.Join(n.state, "images"), "witness:1", testenv.Image(t, image))
+	}
 	w.write(map[string]string{"one.yaml": fmt.Sprintf(exclusiveYAML, s.dir)})
 	w.commit("one")
 	return w, s, func() (*node, string) {
@@ -149,17 +158,6 @@ func exclusive(t *testing.T) (*world, witness, func() (*node, string)) {
 		t.Fatal("it is nowhere")
 		return nil, ""
 	}
-}
-
-// others returns the running nodes but one.
-func (w *world) others(n *node) []*node {
-	var out []*node
-	for _, o := range w.running() {
-		if o != n {
-			out = append(out, o)
-		}
-	}
-	return out
 }
 
 // TestExclusiveNodeDies: the pod of a machine that is gone runs elsewhere, and

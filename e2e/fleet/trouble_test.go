@@ -151,12 +151,12 @@ func TestAddressChange(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		addr, _ := netlink.ParseAddr("192.0.2.77/24")
-		if err := netlink.AddrAdd(link, addr); err != nil {
-			return err
-		}
 		old, _ := netlink.ParseAddr(n.address + "/24")
 		if err := netlink.AddrDel(link, old); err != nil {
+			return err
+		}
+		addr, _ := netlink.ParseAddr("192.0.2.77/24")
+		if err := netlink.AddrAdd(link, addr); err != nil {
 			return err
 		}
 		_ = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: []byte{192, 0, 2, 1}}) // it may have stayed

@@ -109,14 +109,15 @@ func Open(cfg Config) (*Fleet, error) {
 	if !member {
 		return nil, fmt.Errorf("this node (%.12s) is not in the fleet's roster: its state folder is from somewhere else", cfg.Node.ID)
 	}
+	boot := time.Now().UnixNano()
 	f.core = gossip.NewCore(gossip.CoreConfig{
-		Fleet: f.ledger.Fleet.ID, Key: cfg.Node.Private, Boot: time.Now().UnixNano(),
+		Fleet: f.ledger.Fleet.ID, Key: cfg.Node.Private, Boot: boot,
 		Self: gossip.Peer{ID: cfg.Node.ID, Name: self.Name, Key: cfg.Node.Public},
 	})
 	f.openMembers()
 	f.peers, err = peer.New(peer.Config{
-		Node: cfg.Node, Listener: cfg.Listener, Dial: cfg.Dial, Addresses: f.addresses, Member: f.member,
-		Receive: f.receive, Closed: f.closed, Answer: f.answer, Serve: cfg.Serve,
+		Node: cfg.Node, Boot: boot, Listener: cfg.Listener, Dial: cfg.Dial, Addresses: f.addresses, Member: f.member,
+		Receive: f.receive, Closed: f.closed, Refused: func(why string) { f.do(func() { f.core.SetRefused(why) }) }, Answer: f.answer, Serve: cfg.Serve,
 	})
 	if err != nil {
 		return nil, err

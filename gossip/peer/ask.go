@@ -71,10 +71,13 @@ func (p *Peers) handleAsk(_ any, ctx context.Context, decode func(any) error, _ 
 	return &frame{answer}, nil
 }
 
-func kindOf(ctx context.Context) string {
+func kindOf(ctx context.Context) string { return header(ctx, kindHeader) }
+
+// header returns what the other end sent with a stream or question.
+func header(ctx context.Context, name string) string {
 	md, _ := metadata.FromIncomingContext(ctx)
-	if kinds := md.Get(kindHeader); len(kinds) == 1 {
-		return kinds[0]
+	if values := md.Get(name); len(values) == 1 {
+		return values[0]
 	}
 	return ""
 }

@@ -22,6 +22,7 @@ import (
 // be called concurrently, except where it says so.
 type Config struct {
 	Node identity.Node
+	Boot int64 // of this daemon, see api.Seq
 	// Listener takes connections. Peers closes it.
 	Listener net.Listener
 	// Dial connects to an address.
@@ -33,6 +34,9 @@ type Config struct {
 	// Receive takes a message. Messages of one node and lane come one after
 	// the other.
 	Receive func(m gossip.Message)
+	// Refused is called when a peer refuses this node's messages for good, with
+	// what it says.
+	Refused func(why string)
 	// Closed is called when the connection from a node has ended.
 	Closed func(id string)
 	// Answer answers a question of a node, which may be a stranger.
@@ -60,10 +64,17 @@ type Peers struct {
 	mu    sync.Mutex
 	lines map[lineKey]*line
 	conns map[string]*grpc.ClientConn
-	// incoming counts the streams from each node.
-	incoming map[string]int
+	// incoming are the streams from each node.
+	incoming map[string]*caller
 
 	dropped atomic.Uint64
+}
+
+// caller is a node that talks to this one.
+type caller struct {
+	boot    string    // of its daemon
+	streams int       // that are open
+	heard   time.Time // when its last message came
 }
 
 type lineKey struct {
@@ -73,7 +84,7 @@ type lineKey struct {
 
 // New returns a Peers that does not listen before Run.
 func New(cfg Config) (*Peers, error) {
-	p := &Peers{cfg: cfg, lines: map[lineKey]*line{}, conns: map[string]*grpc.ClientConn{}, incoming: map[string]int{}}
+	p := &Peers{cfg: cfg, lines: map[lineKey]*line{}, conns: map[string]*grpc.ClientConn{}, incoming: map[string]*caller{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	// Whoever holds a key may connect: strangers come to join. What is not for
 	// strangers is refused at each stream.

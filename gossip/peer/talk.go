@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -101,10 +102,19 @@ func (p *Peers) write(key lineKey, l *line) {
 		}
 		if err := stream.SendMsg(&frame{raw}); err != nil {
 			p.dropped.Add(1)
+			p.heed(stream)
 			end()
 			end, stream = func() {}, nil
 			p.drop(key.id, conn)
 		}
+	}
+}
+
+// heed finds out why a stream has ended that cannot be written to any more.
+func (p *Peers) heed(stream grpc.ClientStream) {
+	s := status.Convert(stream.RecvMsg(&frame{}))
+	if p.cfg.Refused != nil && (s.Code() == codes.PermissionDenied || s.Code() == codes.AlreadyExists) {
+		p.cfg.Refused(s.Message())
 	}
 }
 
@@ -150,7 +160,7 @@ func (p *Peers) talk(key lineKey) (*grpc.ClientConn, grpc.ClientStream, func(), 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(p.ctx, laneHeader, string(key.lane)))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(p.ctx, laneHeader, string(key.lane), bootHeader, strconv.FormatInt(p.cfg.Boot, 10)))
 	stop := time.AfterFunc(2*time.Second, cancel) // for the connection to be made
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, talkMethod, grpc.WaitForReady(true))
 	if !stop.Stop() || err != nil {
@@ -222,8 +232,11 @@ func (p *Peers) handleTalk(_ any, stream grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	p.count(id, 1)
-	defer p.count(id, -1)
+	from, err := p.welcome(id, header(stream.Context(), bootHeader))
+	if err != nil {
+		return err
+	}
+	defer p.farewell(id, from)
 	for {
 		var f frame
 		if err := stream.RecvMsg(&f); err != nil {
@@ -242,16 +255,45 @@ func (p *Peers) handleTalk(_ any, stream grpc.ServerStream) error {
 		if err := p.cfg.Member(id); err != nil { // it may have been removed meanwhile
 			return status.Error(codes.PermissionDenied, err.Error())
 		}
+		p.mu.Lock()
+		from.heard = time.Now()
+		p.mu.Unlock()
 		p.cfg.Receive(m)
 	}
 }
 
-// count follows how many streams come from a node, and tells of the last one's
-// end.
-func (p *Peers) count(id string, n int) {
+// rivalAfter is how long a daemon must have been silent for another one with
+// the same key to be its successor though its streams are open: its machine may
+// have lost power.
+const rivalAfter = 1500 * time.Millisecond
+
+// welcome takes in a stream from a node. A daemon that comes while another one
+// with the same key talks is a copy of it, and is refused.
+func (p *Peers) welcome(id, boot string) (*caller, error) {
 	p.mu.Lock()
-	p.incoming[id] += n
-	last := p.incoming[id] == 0
+	defer p.mu.Unlock()
+	c := p.incoming[id]
+	if c != nil && c.boot != boot {
+		if time.Since(c.heard) < rivalAfter {
+			return nil, status.Error(codes.AlreadyExists,
+				"another daemon runs with this node's key: a state folder was copied; run shoal reset on one of the machines and let it join anew")
+		}
+		c = nil
+	}
+	if c == nil {
+		c = &caller{boot: boot}
+		p.incoming[id] = c
+	}
+	c.streams++
+	c.heard = time.Now()
+	return c, nil
+}
+
+// farewell notes the end of a stream, and tells of the last one's.
+func (p *Peers) farewell(id string, c *caller) {
+	p.mu.Lock()
+	c.streams--
+	last := c.streams == 0 && p.incoming[id] == c
 	if last {
 		delete(p.incoming, id)
 	}

@@ -44,6 +44,7 @@ const (
 	openMethod = "/" + service + "/Open" // bytes, both ways
 	kindHeader = "shoal-kind"            // of a question or stream
 	laneHeader = "shoal-lane"
+	bootHeader = "shoal-boot" // of the daemon: tells a restart from a copy
 )
 
 // lane is one of the two queues to a node.
