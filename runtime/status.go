@@ -47,7 +47,7 @@ func Status(d Desired, p ObservedPod, prev corev1.PodStatus, now time.Time) core
 	v.overdue = v.spec.ActiveDeadlineSeconds != nil && !p.Admitted.IsZero() &&
 		!now.Before(p.Admitted.Add(time.Duration(*v.spec.ActiveDeadlineSeconds)*time.Second))
 	v.initialized = v.initDone()
-	v.unsure = (&decision{desired: d, pod: p, now: now}).rightOf() != entitled
+	v.unsure = d.Known && (&decision{desired: d, pod: p, now: now}).rightOf() != entitled
 
 	out := corev1.PodStatus{
 		HostIP:   object.Status.HostIP,
