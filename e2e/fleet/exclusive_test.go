@@ -128,6 +128,15 @@ func (s witness) moved(w *world, from string, since float64, limit time.Duration
 	return last, first
 }
 
+// fault returns how long a fault lasts, in seconds: until the pod runs elsewhere
+// for a while, or as long as asked for when there is time.
+func fault(seconds float64) float64 {
+	if full() {
+		return seconds
+	}
+	return 20
+}
+
 // exclusive makes a world with one exclusive pod, and returns the machine that
 // it runs on.
 func exclusive(t *testing.T) (*world, witness, func() (*node, string)) {
@@ -183,6 +192,7 @@ func TestExclusiveNodeDies(t *testing.T) {
 func TestExclusiveDaemonStopped(t *testing.T) {
 	w, s, where := exclusive(t)
 	holder, pod := where()
+	holder.killFencer()
 	begin := uptime(t)
 	if err := holder.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -192,7 +202,7 @@ func TestExclusiveDaemonStopped(t *testing.T) {
 	if last > 10.5 || first > 25 {
 		t.Errorf("last alive at %.2f s, alive elsewhere at %.2f s", last, first)
 	}
-	for uptime(t) < begin+60 {
+	for uptime(t) < begin+fault(60) {
 		s.check()
 		time.Sleep(time.Second)
 	}
@@ -203,6 +213,40 @@ func TestExclusiveDaemonStopped(t *testing.T) {
 	w.eventually(30*time.Second, "the old pod is gone", func() (bool, string) { return len(holder.pids()) == 0, fmt.Sprint(holder.pids()) })
 	where()
 	s.check()
+}
+
+// fencers returns the processes of the machine's fencer.
+func (n *node) fencers() (pids []int) {
+	n.w.t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	for _, file := range files {
+		raw, _ := os.ReadFile(file) // it may have ended
+		if args := string(raw); strings.Contains(args, "\x00fence\x00") && strings.Contains(args, n.run+"/") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// killFencer kills the machine's fencer and waits for its successor.
+func (n *node) killFencer() {
+	n.w.t.Helper()
+	old := n.fencers()
+	if len(old) != 1 {
+		n.w.t.Fatalf("%s has %d fencers", n.name, len(old))
+	}
+	if err := syscall.Kill(old[0], syscall.SIGKILL); err != nil {
+		n.w.t.Fatal(err)
+	}
+	took := n.w.eventually(2*time.Second, n.name+" has another fencer", func() (bool, string) {
+		now := n.fencers()
+		return len(now) == 1 && now[0] != old[0], fmt.Sprint(now)
+	})
+	n.w.t.Logf("another fencer after %s", took)
 }
 
 // TestExclusiveSplit: the holder's cable is cut; its part has no quorum, and its
@@ -217,7 +261,7 @@ func TestExclusiveSplit(t *testing.T) {
 	if last > 10.5 || first > 25 {
 		t.Errorf("last alive at %.2f s, alive elsewhere at %.2f s", last, first)
 	}
-	for uptime(t) < begin+40 {
+	for uptime(t) < begin+fault(40) {
 		s.check()
 		time.Sleep(time.Second)
 	}
@@ -234,7 +278,11 @@ func TestExclusiveSplit(t *testing.T) {
 func TestExclusiveRestart(t *testing.T) {
 	w, s, where := exclusive(t)
 	holder, pod := where()
-	for _, pause := range []time.Duration{0, 20 * time.Second} {
+	pauses := []time.Duration{12 * time.Second}
+	if full() {
+		pauses = []time.Duration{0, 40 * time.Second}
+	}
+	for _, pause := range pauses {
 		before := holder.pids()
 		begin := uptime(t)
 		holder.stop(syscall.SIGTERM)

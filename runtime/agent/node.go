@@ -151,6 +151,9 @@ func (a *Agent) ready(down, keeper error) corev1.NodeCondition {
 	}
 	message := "pods can run"
 	limits := append(a.cfg.Engine.Degraded(), a.cfg.Network.Warnings()...)
+	if a.cfg.Fencer != nil {
+		limits = append(limits, a.cfg.Fencer.Degraded()...)
+	}
 	if len(limits) > 0 {
 		return condition(corev1.NodeReady, true, "Degraded", message+"; "+strings.Join(limits, "; "))
 	}
