@@ -151,6 +151,11 @@ func (n *Node) handOut(out Output) {
 			n.cfg.Send(m.To(), raw)
 		}
 	}
+	state := n.core.State()
+	n.mu.Lock()
+	n.state, n.ledger = state, n.core.Ledger()
+	n.mu.Unlock()
+	// Only now: whoever gets the answer finds what it brought about.
 	for _, a := range out.Applied {
 		if p, mine := n.pending[a.Number]; mine {
 			delete(n.pending, a.Number)
@@ -165,10 +170,6 @@ func (n *Node) handOut(out Output) {
 	if !out.Changed {
 		return
 	}
-	state := n.core.State()
-	n.mu.Lock()
-	n.state, n.ledger = state, n.core.Ledger()
-	n.mu.Unlock()
 	for number, p := range n.pending {
 		if p.term != state.Term || state.Failed != nil {
 			delete(n.pending, number)

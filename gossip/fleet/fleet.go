@@ -65,8 +65,7 @@ type Authority interface {
 // Fleet is this node's part in its fleet. Its methods may be called concurrently.
 type Fleet struct {
 	cfg     Config
-	log     *consensus.Node
-	disk    *consensus.Folder // of the log
+	log     *replica
 	peers   *peer.Peers
 	members *members.Members // nil when this node does not gossip
 	keeper  keeper
@@ -76,13 +75,12 @@ type Fleet struct {
 	voters  []uint64  // that were asked for last; belongs to the loop
 	rotated time.Time // when a gossip key was proposed last; likewise
 
-	mu      sync.Mutex
-	core    *gossip.Core
-	ledger  gossip.Ledger
-	byRaft  map[uint64]string // IDs of members
-	mark    gossip.Mark
-	hints   map[string][]string // addresses by ID, from what nodes say of themselves
-	rebirth bool                // the log was lost: a new raft ID is wanted
+	mu     sync.Mutex
+	core   *gossip.Core
+	ledger gossip.Ledger
+	byRaft map[uint64]string // IDs of members
+	mark   gossip.Mark
+	hints  map[string][]string // addresses by ID, from what nodes say of themselves
 }
 
 // Open reads this node's part in its fleet. The error is ErrNone where none was
@@ -96,13 +94,13 @@ func Open(cfg Config) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the consensus: %w", err)
 	}
-	f.disk = disk
-	f.log, err = consensus.Open(consensus.Config{Disk: disk, Ticks: f.ticks, Send: f.sendRaft})
+	kept, _ := f.keeper.load() // without it the log must do
+	f.log, err = openReplica(disk, consensus.Config{Ticks: f.ticks, Send: f.sendRaft}, kept, cfg.Node.ID)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the consensus: %w", err), disk.Close())
+		return nil, errors.Join(err, disk.Close())
 	}
 	f.ledger = f.log.Ledger()
-	if kept, err := f.keeper.load(); err == nil && newer(kept, f.ledger) {
+	if newer(kept, f.ledger) {
 		f.ledger = kept
 	}
 	self, member := f.ledger.Members[cfg.Node.ID]
@@ -132,7 +130,7 @@ func newer(a, b gossip.Ledger) bool {
 
 // Run takes part until ctx ends.
 func (f *Fleet) Run(ctx context.Context) error {
-	defer f.disk.Close() // what matters was synced
+	defer f.log.disk.Close() // what matters was synced
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.peers.Run(ctx) })
 	g.Go(func() error { return f.log.Run(ctx) })
@@ -192,6 +190,7 @@ func (f *Fleet) tend(ctx context.Context) error {
 			cancel()
 		}
 		f.elect(ctx)
+		f.rejoin(ctx)
 		f.takeLedger(ctx)
 		f.fetchAuthority(ctx)
 		f.rotate(ctx)

@@ -345,3 +345,70 @@ func TestRemoved(t *testing.T) {
 		t.Errorf("n1 knows %v", v.Board.Nodes)
 	}
 }
+
+// damage flips a bit in a file of a node that does not run.
+func (h *house) damage(name string) {
+	h.t.Helper()
+	path := filepath.Join(h.dir, "raft", name)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	raw[min(len(raw)/2, 40)] ^= 4
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// TestLostLogs: a node whose log is damaged or gone gets a new one and votes
+// again; the only node of a fleet goes on in a new epoch.
+func TestLostLogs(t *testing.T) {
+	a := found(t)
+	b, c := a.join("n2"), a.join("n3")
+	all := []*house{a, b, c}
+	voting := func(what string) {
+		t.Helper()
+		agree(t, 10*time.Second, all...)
+		eventually(t, 30*time.Second, "all three vote after "+what, func() bool {
+			for _, h := range all {
+				if s := h.log.State(); !s.Voter || len(s.Voters) != 3 {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	voting("the beginning")
+	eventually(t, 5*time.Second, "the ledger is kept", func() bool {
+		l, err := c.keeper.load()
+		return err == nil && l.Index == c.log.Ledger().Index
+	})
+	raftID := c.Self().RaftID
+	for what, lose := range map[string]func(){
+		"a flipped bit in the state": func() { c.damage("state") },
+		"a log that is gone": func() {
+			if err := os.RemoveAll(filepath.Join(c.dir, "raft")); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		c.stop()
+		lose()
+		if err := Found(c.dir, c.node, "n3", gossip.Fleet{ID: "x", ClusterCIDR: "10.64.0.0/11"}, nil, "", make([]byte, 32)); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		c.start()
+		eventually(t, 20*time.Second, "n3 has a new raft ID after "+what, func() bool { return c.log.Absent() == nil && c.Self().RaftID > raftID })
+		raftID = c.Self().RaftID
+		voting(what)
+	}
+
+	lone := found(t)
+	eventually(t, 5*time.Second, "the ledger is kept", func() bool { _, err := lone.keeper.load(); return err == nil })
+	lone.stop()
+	lone.damage("state")
+	lone.start()
+	if v := lone.View(); !v.Leads || v.Ledger.Epoch != 2 {
+		t.Errorf("the only node, after its log was damaged: leads %v in epoch %d", v.Leads, v.Ledger.Epoch)
+	}
+}

@@ -31,7 +31,13 @@ func Found(dir string, node identity.Node, name string, fleet gossip.Fleet, addr
 		return err
 	}
 	defer disk.Close() // what matters was synced
+	if _, err := (keeper{filepath.Join(dir, "ledger")}).load(); err == nil {
+		return nil // it is in a fleet; if its log is gone, Open deals with that
+	}
 	if store, err := consensus.OpenStore(disk, consensus.DefaultSegment); !errors.Is(err, consensus.ErrNone) {
+		if _, damaged := errors.AsType[*consensus.Damaged](err); damaged {
+			return nil // likewise
+		}
 		if err == nil {
 			err = store.Close()
 		}
@@ -67,6 +73,7 @@ const (
 	kindPropose   = "propose"   // of a voter
 	kindAuthority = "authority" // of a voter that lacks the API's key
 	kindSign      = "sign"      // of a member
+	kindRejoin    = "rejoin"    // of a member whose log was lost
 )
 
 // joinQuestion is what a node says that wants to join.
@@ -182,6 +189,8 @@ func (f *Fleet) answer(ctx context.Context, from peer.Asker, kind string, questi
 			return nil, errors.New("this node has no key of the API's authority itself")
 		}
 		return json.Marshal([2][]byte{certificate, key})
+	case kindRejoin:
+		return f.answerRejoin(ctx, from.ID)
 	case kindSign:
 		return f.cfg.Authority.Sign(question)
 	}
@@ -245,6 +254,9 @@ func (f *Fleet) admit(ctx context.Context, q joinQuestion) ([]byte, error) {
 func (f *Fleet) askLeader(ctx context.Context, kind string, question []byte) ([]byte, error) {
 	f.mu.Lock()
 	leader := f.byRaft[f.log.State().Leader]
+	if a, _ := f.core.Authority(); leader == "" && a.Quorate {
+		leader = a.Leader // this node does not vote
+	}
 	f.mu.Unlock()
 	if leader == "" {
 		return nil, errors.New("the fleet has no leader with a quorum now: it takes in nobody and changes no roster until it has")
@@ -319,4 +331,42 @@ func (f *Fleet) fetchAuthority(ctx context.Context) {
 	if err != nil {
 		f.cfg.Say(fmt.Sprintf("take over the API's authority: %v", err))
 	}
+}
+
+// answerRejoin gives a member that lost its log a new raft ID.
+func (f *Fleet) answerRejoin(ctx context.Context, id string) ([]byte, error) {
+	f.mu.Lock()
+	old := f.ledger.Members[id].RaftID
+	f.mu.Unlock()
+	if err := f.Propose(ctx, gossip.Command{Rejoin: &gossip.Rejoin{ID: id, Old: old}}); err != nil {
+		return nil, err
+	}
+	return f.log.Ledger().Encode()
+}
+
+// rejoin asks for a new raft ID where the log is missing, and begins a new one.
+func (f *Fleet) rejoin(ctx context.Context) {
+	why := f.log.Absent()
+	if why == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	raw, err := f.askLeader(ctx, kindRejoin, nil)
+	if err != nil {
+		return // the next turn asks again; shoal status says that the log is missing
+	}
+	ledger, err := gossip.DecodeLedger(raw)
+	if err == nil {
+		err = f.keeper.write(ledger)
+	}
+	if err == nil {
+		err = f.log.rejoin(ledger.Members[f.cfg.Node.ID].RaftID, ledger.Epoch)
+	}
+	if err != nil {
+		f.cfg.Say(fmt.Sprintf("begin a new log in place of the one that is lost (%v): %v", why, err))
+		return
+	}
+	f.cfg.Say(fmt.Sprintf("began a new log in place of the one that is lost: %v", why))
+	f.follow()
 }

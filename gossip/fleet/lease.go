@@ -61,8 +61,9 @@ func (f *Fleet) HandOver(ctx context.Context) error {
 // noteHandovers has the ledger note which leases are long, so that the next
 // leader knows it too. Only the leader of the consensus can.
 func (f *Fleet) noteHandovers(ctx context.Context) {
-	var wanted map[string]bool
-	f.do(func() { wanted = f.core.Handovers() })
+	f.mu.Lock()
+	wanted := f.core.Handovers()
+	f.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(wanted)) {
 		attempt, cancel := context.WithTimeout(ctx, gossip.RenewEvery)
 		_ = f.Propose(attempt, gossip.Command{Handover: &gossip.Handover{ID: id, On: wanted[id]}}) // the next turn tries again

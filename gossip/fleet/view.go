@@ -112,6 +112,9 @@ func (f *Fleet) Open(ctx context.Context, name, kind string) (peer.Stream, error
 func (f *Fleet) Alarms() []string {
 	var out []string
 	state := f.log.State()
+	if err := f.log.Absent(); err != nil {
+		out = append(out, "this node's copy of the fleet's log is lost, and no leader has given it a new one yet: "+err.Error())
+	}
 	if state.Failed != nil {
 		out = append(out, "this node takes no part in the consensus any more: "+state.Failed.Error())
 	}
