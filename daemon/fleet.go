@@ -168,7 +168,7 @@ func (c *control) serveStream(ctx context.Context, _, kind string, stream peer.S
 	if err != nil {
 		return err
 	}
-	defer logs.Close() //nolint:errcheck // it was only read
+	defer logs.Close() // it was only read
 	_, err = io.Copy(stream, logs)
 	return err
 }

@@ -164,7 +164,7 @@ func printNodes(out io.Writer, s daemon.Status, now time.Time) error {
 		}
 		commit, behind := "-", ""
 		for _, u := range s.Units {
-			commit = api.Commit(n.Units[u.Unit]).Short()
+			commit = n.Units[u.Unit].Short()
 			if u.Accepted.Commit != "" && n.Units[u.Unit] != u.Accepted.Commit {
 				behind = "since " + ago(u.InForce, now)
 			}

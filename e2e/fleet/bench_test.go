@@ -22,9 +22,9 @@ import (
 // BenchmarkFleet prints the figures of a fleet as JSON lines. It measures once,
 // whatever -benchtime says; the spread is in the lines.
 func BenchmarkFleet(b *testing.B) {
-	benchDeaths(b)
-	benchRemote(b)
-	benchIdle(b, 10)
+	b.Run("deaths", benchDeaths)
+	b.Run("remote", benchRemote)
+	b.Run("idle", func(b *testing.B) { benchIdle(b, 10) })
 }
 
 // asked returns a number that the environment may set.
@@ -159,7 +159,7 @@ func benchRemote(b *testing.B) {
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
 	}}
 	go func() { _ = server.Serve(listener) }()
-	b.Cleanup(func() { server.Close() })
+	b.Cleanup(func() { _ = server.Close() }) // nobody asks any more
 	w.url = fmt.Sprintf("http://%s/fleet.git", listener.Addr())
 	for range 3 {
 		w.add()

@@ -140,7 +140,7 @@ func (w *world) bridge(name string) netlink.Link {
 }
 
 // add makes a machine and lets it join; the first one founds the fleet.
-func (w *world) add() *node {
+func (w *world) add() {
 	w.t.Helper()
 	i := len(w.nodes) + 1
 	dir := w.sites[i-1].dir
@@ -158,7 +158,6 @@ func (w *world) add() *node {
 	}
 	w.nodes = append(w.nodes, n)
 	n.start()
-	return n
 }
 
 // plug gives a machine a network interface, with a cable to the switch.

@@ -130,7 +130,7 @@ func newer(a, b gossip.Ledger) bool {
 
 // Run takes part until ctx ends.
 func (f *Fleet) Run(ctx context.Context) error {
-	defer f.log.disk.Close() // what matters was synced
+	defer f.log.disk.Close() //nolint:errcheck // what matters was synced
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.peers.Run(ctx) })
 	g.Go(func() error { return f.log.Run(ctx) })

@@ -30,7 +30,7 @@ func Found(dir string, node identity.Node, name string, fleet gossip.Fleet, addr
 	if err != nil {
 		return err
 	}
-	defer disk.Close() // what matters was synced
+	defer disk.Close() //nolint:errcheck // what matters was synced
 	if _, err := (keeper{filepath.Join(dir, "ledger")}).load(); err == nil {
 		return nil // it is in a fleet; if its log is gone, Open deals with that
 	}
@@ -120,7 +120,7 @@ func Join(ctx context.Context, dir string, node identity.Node, in Invitation) (J
 	if err != nil {
 		return Joined{}, err
 	}
-	defer disk.Close() // what matters was synced
+	defer disk.Close() //nolint:errcheck // what matters was synced
 	if store, err := consensus.OpenStore(disk, consensus.DefaultSegment); !errors.Is(err, consensus.ErrNone) {
 		if err == nil {
 			_ = store.Close() // it was only looked at

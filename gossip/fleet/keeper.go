@@ -52,7 +52,7 @@ func (k keeper) write(l gossip.Ledger) error {
 	if err != nil {
 		return fmt.Errorf("keep the ledger: %w", err)
 	}
-	defer os.Remove(tmp.Name()) // it is gone when the rename worked
+	defer os.Remove(tmp.Name()) //nolint:errcheck // it is gone when the rename worked
 	_, err = tmp.Write(append(sum[:], body...))
 	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), k.path)

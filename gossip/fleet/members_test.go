@@ -18,7 +18,7 @@ func (h *house) gossips(seeds ...string) string {
 		h.t.Fatal(err)
 	}
 	bind := udp.LocalAddr().String()
-	udp.Close()
+	_ = udp.Close() // only its number was wanted
 	h.gossip = members.Config{Bind: bind, Advertise: func() string { return h.address }, Seeds: func() []string { return seeds }}
 	h.stop()
 	h.start()

@@ -43,7 +43,8 @@ func openReplica(disk *consensus.Folder, cfg consensus.Config, kept gossip.Ledge
 	if r.node, err = r.open(); err == nil {
 		return r, nil
 	}
-	if _, damaged := errors.AsType[*consensus.Damaged](err); !damaged && !(errors.Is(err, consensus.ErrNone) && kept.Known()) {
+	_, damaged := errors.AsType[*consensus.Damaged](err)
+	if lost := errors.Is(err, consensus.ErrNone) && kept.Known(); !damaged && !lost {
 		return nil, fmt.Errorf("open the consensus: %w", err)
 	}
 	r.missing = err

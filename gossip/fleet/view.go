@@ -52,7 +52,7 @@ func (f *Fleet) Self() gossip.Member {
 	return f.ledger.Members[f.cfg.Node.ID]
 }
 
-// SetInfo, SetStates and SetUsage say something new of this node.
+// SetInfo says something new of this node. So do SetStates and SetUsage.
 func (f *Fleet) SetInfo(info api.NodeInfo) error { return f.set(gossip.Info, info) }
 
 // SetStates is described at SetInfo.

@@ -81,7 +81,7 @@ func parseNode(raw []byte) (ed25519.PrivateKey, error) {
 }
 
 func newNode(private ed25519.PrivateKey) Node {
-	public := private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // an ed25519 key has no other
+	public := private.Public().(ed25519.PublicKey) //nolint:errcheck // an ed25519 key has no other
 	return Node{ID: NodeID(public), Public: public, Private: private}
 }
 

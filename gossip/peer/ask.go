@@ -42,7 +42,7 @@ func AskStranger(ctx context.Context, node identity.Node, dial Config, address s
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the answer is there, or it failed
 	return ask(ctx, conn, kind, question)
 }
 
@@ -114,9 +114,12 @@ func (p *Peers) handleOpen(_ any, s grpc.ServerStream) error {
 
 // pipe makes a stream of bytes of a stream of frames.
 type pipe struct {
-	stream grpc.Stream
-	close  func() error
-	rest   []byte
+	stream interface {
+		SendMsg(m any) error
+		RecvMsg(m any) error
+	}
+	close func() error
+	rest  []byte
 }
 
 // piece is the most that is sent at once.

@@ -13,7 +13,7 @@ import (
 // TestCopiesAreRefused: while a node's daemon talks, another one with its key is
 // refused and told so; once the first one is gone the other is its successor.
 func TestCopiesAreRefused(t *testing.T) {
-	_, ends := newFleet(t, 2)
+	_, ends := newFleet(t)
 	a, b := ends[0], ends[1]
 	ping := func(from *end, n uint64) {
 		t.Helper()

@@ -35,10 +35,11 @@ type fleet struct {
 	removed map[string]bool
 }
 
-func newFleet(t *testing.T, n int) (*fleet, []*end) {
+// newFleet makes two members.
+func newFleet(t *testing.T) (*fleet, []*end) {
 	t.Helper()
 	f := &fleet{ends: map[string]*end{}, removed: map[string]bool{}}
-	out := make([]*end, n)
+	out := make([]*end, 2)
 	for i := range out {
 		out[i] = f.add(t)
 		f.mu.Lock()
@@ -122,7 +123,7 @@ func (e *end) next(t *testing.T) gossip.Message {
 
 // TestMessagesArriveInOrder, from the first one on.
 func TestMessagesArriveInOrder(t *testing.T) {
-	_, ends := newFleet(t, 2)
+	_, ends := newFleet(t)
 	a, b := ends[0], ends[1]
 	for n := range uint64(100) {
 		if err := a.Send(gossip.Message{From: a.node.ID, To: b.node.ID, Ping: &gossip.Ping{N: n}}); err != nil {
@@ -148,7 +149,7 @@ func TestMessagesArriveInOrder(t *testing.T) {
 // TestOnlyMembersTalk: strangers, those that were removed and those that use
 // another's name are refused; a stranger may ask.
 func TestOnlyMembersTalk(t *testing.T) {
-	f, ends := newFleet(t, 2)
+	f, ends := newFleet(t)
 	a, b := ends[0], ends[1]
 	stranger := f.add(t)
 	for name, m := range map[string]gossip.Message{
@@ -206,7 +207,7 @@ func TestOnlyMembersTalk(t *testing.T) {
 }
 
 func TestStreamsAndQuestions(t *testing.T) {
-	_, ends := newFleet(t, 2)
+	_, ends := newFleet(t)
 	a, b := ends[0], ends[1]
 	if _, err := a.Ask(t.Context(), b.node.ID, "unheard", nil); err == nil || !strings.Contains(err.Error(), `nobody answers "unheard"`) {
 		t.Errorf("got %v", err)
@@ -228,7 +229,7 @@ func TestStreamsAndQuestions(t *testing.T) {
 
 // TestGarbage: what is no message ends the stream it came on, and nothing else.
 func TestGarbage(t *testing.T) {
-	_, ends := newFleet(t, 2)
+	_, ends := newFleet(t)
 	a, b := ends[0], ends[1]
 	for _, garbage := range [][]byte{nil, []byte("{"), []byte("[]"), []byte("{}{}"), bytes.Repeat([]byte("["), 1<<20), []byte(`{"from":1}`)} {
 		conn, err := a.conn(b.node.ID)

@@ -231,7 +231,7 @@ func (c *Client) connect() error {
 		return err
 	}
 	c.conn, c.in = conn, bufio.NewReader(conn)
-	c.meet(conn.(*net.UnixConn))
+	c.meet(conn.(*net.UnixConn)) //nolint:errcheck // a connection to a unix socket is one
 	return nil
 }
 

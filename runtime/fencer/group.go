@@ -51,7 +51,7 @@ func (g group) processes() ([]int, error) {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 			return nil
 		}
-		for _, word := range strings.Fields(string(raw)) {
+		for word := range strings.FieldsSeq(string(raw)) {
 			if pid, err := strconv.Atoi(word); err == nil && pid > 1 { // 0 is one of another namespace
 				out = append(out, pid)
 			}
