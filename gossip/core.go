@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ const (
 	AnswerWithin = time.Second             // by which a lower node must answer, or the next one acts
 	resendAfter  = time.Second             // what was sent and is not confirmed is sent again
 	compareEvery = time.Second             // with one peer after another
+	refusalHolds = 10 * time.Second        // after it was last heard
 
 )
 
@@ -96,6 +96,7 @@ type Core struct {
 	health    []api.NodeHealth // as the leader says
 	leaving   bool
 	refused   string
+	refusedAt time.Duration
 	sent      map[Kind]outgoing // own records on their way to the leader
 	wantAll   bool              // the leader asked for the digest
 	compared  time.Duration
@@ -431,102 +432,3 @@ func (c *Core) changed(k key, old Record) {
 		c.lead.changes[k] = old
 	}
 }
-
-// Board returns what is known of the fleet, by names. Damaged records are left
-// out.
-func (c *Core) Board() api.Board {
-	var b api.Board
-	for _, id := range slices.Sorted(maps.Keys(c.roster)) {
-		p := c.roster[id]
-		if p.Removed {
-			if c.names[p.Name] == "" {
-				b.Health = append(b.Health, api.NodeHealth{Node: p.Name, Status: api.NodeLeft})
-			}
-			continue
-		}
-		var info api.NodeInfo
-		if r := c.records.Get(id, Info); r.Body.Known() && r.Value(&info) == nil {
-			info.Name = p.Name
-			b.Nodes = append(b.Nodes, info)
-		}
-		var states api.PodStates
-		if r := c.records.Get(id, States); r.Body.Known() && r.Value(&states) == nil {
-			states.Node = p.Name
-			b.Pods = append(b.Pods, states)
-		}
-		var usage api.Usage
-		if r := c.records.Get(id, Usage); r.Body.Known() && r.Value(&usage) == nil {
-			usage.Node = p.Name
-			b.Usage = append(b.Usage, usage)
-		}
-	}
-	slices.SortFunc(b.Nodes, func(x, y api.NodeInfo) int { return strings.Compare(x.Name, y.Name) })
-	slices.SortFunc(b.Pods, func(x, y api.PodStates) int { return strings.Compare(x.Node, y.Node) })
-	slices.SortFunc(b.Usage, func(x, y api.Usage) int { return strings.Compare(x.Node, y.Node) })
-	b.Health = append(b.Health, c.Health()...)
-	slices.SortFunc(b.Health, func(x, y api.NodeHealth) int { return strings.Compare(x.Node, y.Node) })
-	if c.lead != nil {
-		b.ConnectivityChecked = c.lead.checked
-	}
-	b.Assigned, _ = DecodeSet(c.set) // what this node stored decodes; the zero set is none
-	return b
-}
-
-// Facts returns the scheduler's memory as last heard of, or decided.
-func (c *Core) Facts() api.Facts {
-	facts, err := DecodeFacts(c.facts)
-	if err != nil {
-		return api.Facts{}
-	}
-	return facts
-}
-
-// A Mark tells whether anything is new: two equal ones mean that nothing is.
-type Mark struct {
-	records, set, facts Hash
-	authority           Authority
-	leads               bool
-	health              string
-	ledger              uint64
-	refused             string
-	revision            uint64 // of what the leader believes of others
-}
-
-// Mark returns the present one.
-func (c *Core) Mark() Mark {
-	return Mark{
-		c.records.Hash(true), c.set.Hash(), c.facts.Hash(), c.authority, c.lead != nil, fmt.Sprint(c.Health()), c.ledger.index, c.refused, c.revision,
-	}
-}
-
-// Health returns what is known of nodes that are not well, by name.
-func (c *Core) Health() []api.NodeHealth {
-	if c.lead != nil {
-		return c.lead.unwell(c)
-	}
-	return slices.Clone(c.health)
-}
-
-// Authority returns whom this node follows, itself included, and how long ago
-// it was heard of.
-func (c *Core) Authority() (Authority, time.Duration) {
-	if c.lead != nil {
-		return c.lead.authority, 0
-	}
-	return c.authority, c.now - c.granted
-}
-
-// Leads reports whether this node leads.
-func (c *Core) Leads() bool { return c.lead != nil }
-
-// SetRefused tells that peers do not take this node's messages, and why. Until
-// somebody grants it something again it leads nobody.
-func (c *Core) SetRefused(why string) {
-	c.refused = why
-	if c.lead != nil && !c.lead.authority.Quorate {
-		c.layDown(why)
-	}
-}
-
-// Refused says why the fleet does not want this node, "" when it does.
-func (c *Core) Refused() string { return c.refused }

@@ -287,3 +287,33 @@ func TestRemovedMembers(t *testing.T) {
 		t.Errorf("%d nodes, n2 is %s", len(b.Nodes), b.HealthOf("n2").Status)
 	}
 }
+
+// TestRefused: who is refused leads nobody; a refusal by somebody who had not
+// heard of a node yet does not keep that node from acting later.
+func TestRefused(t *testing.T) {
+	w := newNetwork(t, 3, 1)
+	w.raft(0, 1)
+	w.follow(2*time.Second, 0)
+	for _, s := range w.nodes[:2] {
+		s.down = true
+	}
+	alone := w.nodes[2]
+	alone.SetRaft(w.now, Authority{})
+	for range 8 {
+		alone.SetRefused("not in the roster")
+		w.run(time.Second)
+		if alone.Leads() {
+			t.Fatal("it leads though it is refused")
+		}
+	}
+	w.follow(refusalHolds+3*time.Second, 2)
+
+	w = newNetwork(t, 3, 1)
+	w.nodes[2].SetRefused("not in the roster")
+	w.raft(2, 1)
+	w.nodes[2].SetRefused("not in the roster")
+	w.follow(2*time.Second, 2)
+	w.nodes[0].down, w.nodes[1].down = true, true
+	w.nodes[2].SetRaft(w.now, Authority{})
+	w.follow(6*time.Second, 2)
+}

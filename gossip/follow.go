@@ -102,7 +102,7 @@ func (c *Core) newRenewal(alone bool) *Renewal {
 // grant takes in a leader's word.
 func (c *Core) grant(from string, g *Grant) error {
 	if g.Refused != "" {
-		c.refused = g.Refused
+		c.refused, c.refusedAt = g.Refused, c.now
 		return nil
 	}
 	if g.Not {
@@ -174,7 +174,7 @@ func (c *Core) accept(g *Grant) error {
 
 // orphan looks for somebody to act when no quorate leader is to be heard of.
 func (c *Core) orphan() {
-	if c.refused != "" {
+	if c.unwanted() {
 		return // who is not wanted leads nobody, not even itself
 	}
 	if c.now-max(c.quorate, c.born) < OrphanAfter {

@@ -90,6 +90,9 @@ func (c *Core) takeLead(a Authority) {
 		}
 		return
 	}
+	if a.Quorate {
+		c.refused = ""
+	}
 	former := c.authority.Leader
 	c.say("leads: %s", c.named(a))
 	c.lead = &lead{authority: a, since: c.now, followers: map[string]*follower{}, changes: map[key]Record{}}

@@ -72,7 +72,10 @@ type Fleet struct {
 	guard   guard
 	ticks   chan time.Time
 	changed chan struct{}
-	voters  []uint64  // that were asked for last; belongs to the loop
+	voters  []uint64      // that were asked for last; belongs to tend, as do the next ones
+	saved   gossip.Ledger // that is on disk
+	signs   bool          // this node has the key of the API's authority
+	rounds  int
 	rotated time.Time // when a gossip key was proposed last; likewise
 
 	mu     sync.Mutex
@@ -181,7 +184,9 @@ func (f *Fleet) tend(ctx context.Context) error {
 		}
 		f.noteHandovers(ctx)
 		var round uint64
-		f.do(func() { round = f.core.Round() })
+		if f.rounds++; f.rounds%2 == 0 { // once for every time that nodes renew
+			f.do(func() { round = f.core.Round() })
+		}
 		if round != 0 {
 			attempt, cancel := context.WithTimeout(ctx, gossip.RenewEvery)
 			if f.log.Verify(attempt) == nil {
@@ -239,7 +244,10 @@ func (f *Fleet) takeLedger(ctx context.Context) {
 	f.mu.Lock()
 	l := f.ledger
 	f.mu.Unlock()
-	f.keeper.save(l)
+	if l.Index != f.saved.Index || l.Epoch != f.saved.Epoch {
+		f.keeper.save(l)
+		f.saved = l
+	}
 }
 
 // follow takes in what the consensus says.

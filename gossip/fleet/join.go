@@ -315,7 +315,11 @@ func (f *Fleet) NewToken(ctx context.Context, ca string, life time.Duration, rol
 // fetchAuthority gets the key of the API's authority when this node votes and
 // has none.
 func (f *Fleet) fetchAuthority(ctx context.Context) {
-	if _, key := f.cfg.Authority.Export(); key != nil || !f.votes(f.cfg.Node.ID) {
+	if f.signs || !f.votes(f.cfg.Node.ID) {
+		return
+	}
+	if _, key := f.cfg.Authority.Export(); key != nil {
+		f.signs = true
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
