@@ -204,3 +204,40 @@ func TestSecretsAreNotServed(t *testing.T) {
 		t.Error("an unchanged object is copied again")
 	}
 }
+
+// TestTrafficFollowsTheHighestClaim: of two pods that say they are ready under
+// one exclusive identity, only the one with the higher claim gets traffic.
+func TestTrafficFollowsTheHighestClaim(t *testing.T) {
+	id := api.Identity{Namespace: "ns", Kind: "Deployment", Owner: "db", Slot: "0"}
+	pod := func(node string, index uint64) podView {
+		p := api.Pod{Identity: id, Instance: node}
+		return podView{
+			pod: p, node: node, object: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: node}},
+			state: &api.PodState{Pod: p, Ready: true, IP: "10.64.0.2", Claim: api.Claim{Epoch: 1, Index: index}},
+		}
+	}
+	ready := func(v *view) string {
+		out := ""
+		for _, p := range v.trafficPods() {
+			if p.Ready {
+				out += p.Node + " "
+			}
+		}
+		return out
+	}
+	v := &view{pods: []podView{pod("n1", 5), pod("n2", 9)}}
+	if got := ready(v); got != "n2 " {
+		t.Errorf("traffic goes to %s, want n2", got)
+	}
+	// The claim was granted to a third node whose pod has not said anything yet.
+	v.board.Claims = map[string]api.ClaimHolder{id.String(): {Claim: api.Claim{Epoch: 1, Index: 12}, Node: "n3"}}
+	if got := ready(v); got != "" {
+		t.Errorf("traffic goes to %s, want to nobody", got)
+	}
+	// Pods that are not exclusive have no claim, and all of them get traffic.
+	v = &view{pods: []podView{pod("n1", 0), pod("n2", 0)}}
+	v.pods[0].state.Claim, v.pods[1].state.Claim = api.Claim{}, api.Claim{}
+	if got := ready(v); got != "n1 n2 " {
+		t.Errorf("traffic goes to %s, want both", got)
+	}
+}

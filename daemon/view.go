@@ -47,6 +47,7 @@ type podView struct {
 // trafficPods is the part of the view that concerns traffic.
 func (v *view) trafficPods() []policy.Pod {
 	out := make([]policy.Pod, 0, len(v.pods))
+	highest := v.claims()
 	for _, p := range v.pods {
 		if p.object == nil || p.state == nil {
 			continue
@@ -54,8 +55,28 @@ func (v *view) trafficPods() []policy.Pod {
 		ip, _ := netip.ParseAddr(p.state.IP)
 		out = append(out, policy.Pod{
 			Object: p.object, IP: ip, Node: p.node,
-			Ready: p.state.Ready && !p.state.Stopping && !p.removed && !v.board.HealthOf(p.node).Gone(),
+			Ready: p.state.Ready && !p.state.Stopping && !p.removed && !v.board.HealthOf(p.node).Gone() &&
+				!p.state.Claim.Less(highest[p.pod.Identity]),
 		})
+	}
+	return out
+}
+
+// claims returns the highest claim under which each exclusive identity is run or
+// may be. Traffic goes to no pod with a lower one: its machine may be frozen, and
+// not know yet that another has its place.
+func (v *view) claims() map[api.Identity]api.Claim {
+	out := map[api.Identity]api.Claim{}
+	note := func(id api.Identity, claim api.Claim) {
+		if out[id].Less(claim) {
+			out[id] = claim
+		}
+	}
+	for _, p := range v.pods {
+		if p.state != nil {
+			note(p.pod.Identity, p.state.Claim)
+		}
+		note(p.pod.Identity, v.board.Claims[p.pod.Identity.String()].Claim)
 	}
 	return out
 }
