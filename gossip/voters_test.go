@@ -93,7 +93,7 @@ func TestWantedVotersProperties(t *testing.T) {
 		fleet := strings.Join(words, " ")
 		l, health := drawnFleet(fleet)
 		if len(l.VoterIDs) == 0 {
-			t.Skip("a fleet has voters")
+			return // there is no such fleet
 		}
 		for step := 0; ; step++ {
 			want := WantedVoters(l, health, ledgerTime)
