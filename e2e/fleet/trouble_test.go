@@ -82,6 +82,9 @@ func TestDamagedState(t *testing.T) {
 		t.Fatal(err)
 	}
 	files = append(files, filepath.Join(n.state, "decided.json"))
+	if !full() {
+		files = []string{filepath.Join(n.state, "fleet/raft/state"), filepath.Join(n.state, "decided.json")}
+	}
 	for _, file := range files {
 		good, err := os.ReadFile(file)
 		if err != nil || len(good) == 0 {
