@@ -59,6 +59,18 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	}
 	defer unlock()
 
+	// A start that fails on a taken port founds no fleet.
+	peerListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Peer.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for peers: %w (is another daemon running, or set peer.listen)", err)
+	}
+	defer peerListener.Close() // closed by its server already, unless the start failed
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.API.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w (is another daemon running, or set api.listen)", err)
+	}
+	defer listener.Close() // closed by its server already, unless the start failed
+
 	id, err := identity.Open(cfg.identityDir(), cfg.wanted())
 	if err != nil {
 		return err
@@ -70,11 +82,6 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	if err := found(cfg, id, node); err != nil {
 		return err
 	}
-	peerListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Peer.Listen)
-	if err != nil {
-		return fmt.Errorf("listen for peers: %w (is another daemon running, or set peer.listen)", err)
-	}
-	defer peerListener.Close() // closed by its server already, unless the start failed
 	c := &control{
 		log: log, fleet: id.Fleet.ID, version: version, boot: time.Now().UnixNano(),
 		checkpoint:  checkpoint{path: cfg.decidedFile()},
@@ -124,11 +131,6 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	if err != nil {
 		return err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.API.Listen)
-	if err != nil {
-		return fmt.Errorf("listen for the API: %w (is another daemon running, or set api.listen)", err)
-	}
-	defer listener.Close() // closed by its server already, unless the start failed
 	admin, err := listenAdmin(ctx, cfg.Socket())
 	if err != nil {
 		return err

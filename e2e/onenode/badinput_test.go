@@ -167,7 +167,7 @@ func TestStartsThatCannotWork(t *testing.T) {
 		})
 	}
 	other := testenv.Dir(t)
-	base := []string{"run", "--run", other, "--containerd-address", m.containerd.Address}
+	base := []string{"run", "--run", other, "--containerd-address", m.containerd.Address, "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0"}
 	fails("a second daemon on the state folder", "another shoal daemon uses the state folder", append(base, "--state", m.state, "--repository", r.dir)...)
 	t.Run("a port that is taken", func(t *testing.T) {
 		taken := fmt.Sprintf("127.0.0.1:%d", m.port)
@@ -175,7 +175,11 @@ func TestStartsThatCannotWork(t *testing.T) {
 		if out, err := exec.Command("pgrep", "-f", "shoal-keeper.*"+other).Output(); err == nil {
 			t.Errorf("a start that failed left its keeper running: %s", out)
 		}
+		if _, err := os.Stat(filepath.Join(other, "fleet")); err == nil {
+			t.Error("a start that failed founded a fleet")
+		}
 	})
+	fails("a peer port that is taken", "set peer.listen", "run", "--run", other, "--state", other, "--repository", r.dir)
 	fails("no repository", "name the Git repository to follow", append(base, "--state", other)...)
 	fails("a password in the URL", "repository.passwordFile", append(base, "--state", other, "--repository", "https://me:secret@example.com/x")...)
 	fails("ranges that overlap", "overlaps", append(base, "--state", other, "--repository", r.dir, "--service-cidr", "10.64.0.0/12", "--dns", "10.64.0.10")...)
