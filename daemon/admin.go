@@ -58,10 +58,10 @@ type Decision struct {
 	Facts api.Facts `json:"facts"`
 }
 
-// listenAdmin listens on the socket for commands of this machine's root. A
+// listenSocket listens on the socket for commands of this machine's root. A
 // socket that a dead daemon left behind is replaced: the lock on the state
 // folder says that there is no living one.
-func listenAdmin(ctx context.Context, path string) (net.Listener, error) {
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder for %s: %w", path, err)
 	}

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/shoal-dev/shoal/api"
-	"github.com/shoal-dev/shoal/gitsync"
 	"github.com/shoal-dev/shoal/gossip/fleet"
 	"github.com/shoal-dev/shoal/internal/loop"
 	"github.com/shoal-dev/shoal/policy"
@@ -33,7 +32,8 @@ type control struct {
 	fleet   string
 	version string
 	log     *slog.Logger
-	repo    *gitsync.Repo
+	machine Machine
+	repo    Repository
 	part    *fleet.Fleet // this node's part in its fleet
 	agent   *agent.Agent
 	events  *events
@@ -146,6 +146,7 @@ func (c *control) decide(ctx context.Context, snapshot api.Snapshot, company fle
 		board.Claims = c.part.Claims()
 		d = scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
 	}
+	c.machine.Decided(Turn{Snapshot: snapshot, Board: board, Facts: c.decided.Facts, Authority: authority, Now: now, Decision: d})
 	set, facts, wake := d.Set, d.Facts, d.Wake
 	if !snapshot.Known() {
 		return wake

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -64,30 +65,23 @@ func Pinned(cfg Config) Config {
 	return cfg
 }
 
-// peerAddress is where this node's peers reach it.
-func (c Config) peerAddress() string {
+// peerAddress is where peers reach a node with an address.
+func (c Config) peerAddress(node netip.Addr) string {
 	if c.Peer.Advertise != "" {
 		return c.Peer.Advertise
 	}
 	_, port, _ := net.SplitHostPort(c.Peer.Listen) // Validate has seen to it
-	return net.JoinHostPort(nodeAddress().String(), port)
+	return net.JoinHostPort(node.String(), port)
 }
 
 // found makes a fleet of this machine when it is in none.
-func found(cfg Config, id *identity.Identity, node identity.Node) error {
+func (m Machine) found(cfg Config, id *identity.Identity, node identity.Node) error {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // crypto/rand documents that it never fails
 	pinned := id.Pinned()
 	return fleet.Found(cfg.fleetDir(), node, cfg.Node, gossip.Fleet{
 		ID: pinned.ID, ClusterCIDR: pinned.ClusterCIDR, ServiceCIDR: pinned.ServiceCIDR, Domain: pinned.Domain,
-	}, []string{cfg.peerAddress()}, pinned.PodCIDR, key)
-}
-
-// bootTime is a clock that never steps and that counts while the machine sleeps.
-func bootTime() time.Duration {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // Linux has had this clock since 2.6.39
-	return time.Duration(t.Nano())
+	}, []string{cfg.peerAddress(m.Address())}, pinned.PodCIDR, key)
 }
 
 // dialPeer connects to a peer. A connection whose peer does not confirm what it
@@ -105,10 +99,13 @@ func dialPeer(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // openFleet opens this node's part in its fleet.
-func openFleet(cfg Config, id *identity.Identity, node identity.Node, listener net.Listener, c *control, log *slog.Logger) (*fleet.Fleet, error) {
+func (m Machine) openFleet(cfg Config, id *identity.Identity, node identity.Node, listener net.Listener, c *control, log *slog.Logger) (*fleet.Fleet, error) {
 	return fleet.Open(fleet.Config{
-		Dir: cfg.fleetDir(), Node: node, Name: cfg.Node, Listener: listener, Dial: dialPeer, Boot: bootTime, Authority: id,
-		Gossip: members.Config{Bind: cfg.Gossip.Listen, Advertise: cfg.peerAddress, Seeds: func() []string { return cfg.Gossip.Seeds }},
+		Dir: cfg.fleetDir(), Node: node, Name: cfg.Node, Listener: listener, Dial: m.Dial, Boot: m.Boot, Authority: id,
+		Gossip: members.Config{
+			Bind: cfg.Gossip.Listen, Advertise: func() string { return cfg.peerAddress(m.Address()) },
+			Seeds: func() []string { return cfg.Gossip.Seeds }, Transport: m.Transport,
+		},
 		Answer: func(context.Context, string, string, []byte) ([]byte, error) {
 			return nil, errors.New("this daemon does not know the question: it may be older than the one that asks")
 		},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -17,12 +18,25 @@ import (
 	"github.com/shoal-dev/shoal/gossip/identity"
 )
 
-// Init founds a fleet whose only node is this machine. Run does the same where
-// no fleet is.
+// Init founds a fleet whose only node is this machine.
 func Init(cfg Config) (identity.Fleet, error) {
 	if os.Geteuid() != 0 {
 		return identity.Fleet{}, errors.New("shoal init needs root rights (try sudo)")
 	}
+	return Local().Init(cfg)
+}
+
+// Join brings this machine into a fleet.
+func Join(ctx context.Context, cfg Config, address, token string) (gossip.Member, error) {
+	if os.Geteuid() != 0 {
+		return gossip.Member{}, errors.New("shoal join needs root rights (try sudo)")
+	}
+	return Local().Join(ctx, cfg, address, token)
+}
+
+// Init founds a fleet whose only node is this machine. Run does the same where
+// no fleet is.
+func (m Machine) Init(cfg Config) (identity.Fleet, error) {
 	if err := cfg.Validate(); err != nil {
 		return identity.Fleet{}, err
 	}
@@ -37,15 +51,12 @@ func Init(cfg Config) (identity.Fleet, error) {
 	if err != nil {
 		return identity.Fleet{}, err
 	}
-	return id.Fleet, found(cfg, id, node)
+	return id.Fleet, m.found(cfg, id, node)
 }
 
 // Join brings this machine into a fleet: it asks the node at address, which the
 // token must name.
-func Join(ctx context.Context, cfg Config, address, token string) (gossip.Member, error) {
-	if os.Geteuid() != 0 {
-		return gossip.Member{}, errors.New("shoal join needs root rights (try sudo)")
-	}
+func (m Machine) Join(ctx context.Context, cfg Config, address, token string) (gossip.Member, error) {
 	t, err := identity.ParseToken(token)
 	if err != nil {
 		return gossip.Member{}, err
@@ -60,18 +71,18 @@ func Join(ctx context.Context, cfg Config, address, token string) (gossip.Member
 	if err != nil {
 		return gossip.Member{}, err
 	}
-	_, port, err := net.SplitHostPort(cfg.peerAddress())
+	_, port, err := net.SplitHostPort(cfg.peerAddress(m.Address()))
 	if err != nil {
 		return gossip.Member{}, fmt.Errorf("peer.listen: %w", err)
 	}
-	request, key, err := identity.Request(serverNames(cfg.Node, cfg.Network.Domain))
+	request, key, err := identity.Request(serverNames(cfg.Node, cfg.Network.Domain, m.Address()))
 	if err != nil {
 		return gossip.Member{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	joined, err := fleet.Join(ctx, cfg.fleetDir(), node, fleet.Invitation{
-		Address: address, Token: t, Name: cfg.Node, Port: port, Request: request, Dial: dialPeer,
+		Address: address, Token: t, Name: cfg.Node, Port: port, Request: request, Dial: m.Dial,
 	})
 	if err != nil {
 		return gossip.Member{}, err
@@ -83,9 +94,9 @@ func Join(ctx context.Context, cfg Config, address, token string) (gossip.Member
 }
 
 // serverNames returns the names and addresses that the API answers to.
-func serverNames(node, domain string) ([]string, []net.IP) {
+func serverNames(node, domain string, address netip.Addr) ([]string, []net.IP) {
 	return []string{node, "localhost", "kubernetes", "kubernetes.default.svc." + domain},
-		[]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, nodeAddress().AsSlice()}
+		[]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, address.AsSlice()}
 }
 
 // fleetHandlers answers the commands that change the fleet.

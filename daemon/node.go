@@ -23,26 +23,6 @@ func (c Config) ranges() ranges {
 	}
 }
 
-// nodeAddress is the address from which this machine would reach the world, or
-// the first one it has, or that of the loopback interface. Nothing is sent.
-func nodeAddress() netip.Addr {
-	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
-		defer conn.Close()
-		if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
-			if addr, ok := netip.AddrFromSlice(local.IP.To4()); ok {
-				return addr
-			}
-		}
-	}
-	addrs, _ := net.InterfaceAddrs() // without any there is still the loopback
-	for _, a := range addrs {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Is4() && prefix.Addr().IsGlobalUnicast() {
-			return prefix.Addr()
-		}
-	}
-	return netip.MustParseAddr("127.0.0.1")
-}
-
 // lookAtNode keeps the node's own record up to date, and returns when to look
 // again before it is time.
 func (c *control) lookAtNode(ctx context.Context) time.Time {
@@ -50,7 +30,7 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	defer c.looking.Unlock()
 	seen := c.agent.Node(ctx)
 	next := api.NodeInfo{
-		Name: c.cfg.Node, Peer: c.cfg.peerAddress(), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
+		Name: c.cfg.Node, Peer: c.cfg.peerAddress(c.address), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
 		System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
 		Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: c.address.String()},

@@ -14,14 +14,14 @@ import (
 // paths is the loop that keeps the pods of other nodes reachable.
 type paths struct {
 	self   string
-	fabric *network.Fabric
+	fabric Fabric
 	view   func() *view
 	log    *slog.Logger
 	failed string
 }
 
-func newPaths(self string, pods netip.Prefix, v func() *view, log *slog.Logger) (*paths, error) {
-	fabric, err := network.NewFabric(network.Peer{Node: self, PodCIDR: pods}, "")
+func newPaths(m Machine, self string, pods netip.Prefix, v func() *view, log *slog.Logger) (*paths, error) {
+	fabric, err := m.Fabric(network.Peer{Node: self, PodCIDR: pods})
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,8 +25,6 @@ import (
 	"github.com/shoal-dev/shoal/gitsync"
 	"github.com/shoal-dev/shoal/gossip/identity"
 	"github.com/shoal-dev/shoal/internal/loop"
-	"github.com/shoal-dev/shoal/policy/dns"
-	"github.com/shoal-dev/shoal/policy/iptables"
 	"github.com/shoal-dev/shoal/runtime/agent"
 )
 
@@ -48,6 +45,15 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	if os.Geteuid() != 0 {
 		return errors.New("shoal run needs root rights: it makes namespaces, mounts and packet rules (try sudo)")
 	}
+	go trimMemory(ctx)
+	return Local().Run(ctx, cfg, version, log)
+}
+
+// Run runs the daemon of a machine. See the function Run.
+func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.Logger) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
 	for _, dir := range []string{cfg.State, cfg.Run, cfg.imagesDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the folder %s: %w", dir, err)
@@ -60,12 +66,12 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	defer unlock()
 
 	// A start that fails on a taken port founds no fleet.
-	peerListener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Peer.Listen)
+	peerListener, err := m.Listen(ctx, "tcp", cfg.Peer.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for peers: %w (is another daemon running, or set peer.listen)", err)
 	}
 	defer peerListener.Close() // closed by its server already, unless the start failed
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.API.Listen)
+	listener, err := m.Listen(ctx, "tcp", cfg.API.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w (is another daemon running, or set api.listen)", err)
 	}
@@ -79,33 +85,33 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	if err != nil {
 		return err
 	}
-	if err := found(cfg, id, node); err != nil {
+	if err := m.found(cfg, id, node); err != nil {
 		return err
 	}
 	c := &control{
-		log: log, fleet: id.Fleet.ID, version: version, boot: time.Now().UnixNano(),
+		machine: m, log: log, fleet: id.Fleet.ID, version: version, boot: time.Now().UnixNano(),
 		checkpoint:  checkpoint{path: cfg.decidedFile()},
 		nodeChanged: newPoke(), lookPoke: newPoke(),
 		objects: map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{}, hinted: map[api.Commit]bool{},
 	}
-	if c.part, err = openFleet(cfg, id, node, peerListener, c, log); err != nil {
+	if c.part, err = m.openFleet(cfg, id, node, peerListener, c, log); err != nil {
 		return err
 	}
 	// The roster says who this node is, whatever the host is called today.
 	self := c.part.Self()
 	cfg.Node, cfg.Network.PodCIDR = self.Name, self.PodCIDR
-	address := nodeAddress()
+	address := m.Address()
 	ranges := cfg.ranges()
 
-	repo, err := openRepository(cfg)
+	repo, err := m.Repository(cfg)
 	if err != nil {
 		return err
 	}
-	rules, err := iptables.New()
+	rules, err := m.Rules()
 	if err != nil {
 		return err
 	}
-	names := dns.New(dns.Config{Address: netip.AddrPortFrom(ranges.dns, 53), ResolvConf: cfg.Network.ResolvConf})
+	names := m.Names(cfg)
 
 	c.cfg, c.ranges, c.repo, c.address = cfg, ranges, repo, address
 	c.drained.Store(&map[string]bool{})
@@ -118,7 +124,7 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 			return err
 		}
 	}
-	paths, err := newPaths(self.Name, ranges.pods, c.view.Load, log)
+	paths, err := newPaths(m, self.Name, ranges.pods, c.view.Load, log)
 	if err != nil {
 		return err
 	}
@@ -127,20 +133,22 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 	server := kubeapi.New(c.apiConfig(version))
 	c.events = newEvents(cfg.Node, server.Changed)
 	c.publish = func() { loop.Poke(trafficPoke); loop.Poke(pathsPoke); server.Changed() }
-	certificate, err := id.Server(serverNames(cfg.Node, cfg.Network.Domain))
+	certificate, err := id.Server(serverNames(cfg.Node, cfg.Network.Domain, address))
 	if err != nil {
 		return err
 	}
-	admin, err := listenAdmin(ctx, cfg.Socket())
+	admin, err := m.Listen(ctx, "unix", cfg.Socket())
 	if err != nil {
 		return err
 	}
 	defer admin.Close() // likewise
-	if c.agent, err = agent.New(agent.Config{
+	containers := agent.Config{
 		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
 		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
 		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod, Lease: c.lease,
-	}); err != nil {
+	}
+	m.Containers(&containers)
+	if c.agent, err = agent.New(containers); err != nil {
 		return err
 	}
 
@@ -170,7 +178,6 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 		return nil
 	})
 	g.Go(func() error { loop.Run(ctx, loop.Config{Min: 10 * time.Millisecond}, t.step, trafficPoke); return nil })
-	g.Go(func() error { trimMemory(ctx); return nil })
 	notify("READY=1")
 	log.Info("shoal runs", "version", version, "node", cfg.Node, "fleet", id.Fleet.ID, "repository", shownURL(cfg.Repository.URL), "api", listener.Addr())
 	err = g.Wait()

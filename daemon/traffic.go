@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/policy"
-	"github.com/shoal-dev/shoal/policy/dns"
-	"github.com/shoal-dev/shoal/policy/iptables"
 )
 
 // verifyEvery is how often the packet rules are looked after: somebody may have
@@ -33,8 +31,8 @@ type traffic struct {
 	ranges   ranges
 	log      *slog.Logger
 	view     func() *view
-	rules    *iptables.Applier
-	names    *dns.Server
+	rules    Rules
+	names    Names
 	metrics  *metrics
 	drained  func(map[string]bool) // tells which removed pods no rule leads to any more
 	verified time.Time

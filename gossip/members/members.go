@@ -31,6 +31,9 @@ const (
 	leaveLimit  = time.Second     // of saying goodbye
 )
 
+// Transport is what memberlist talks through.
+type Transport = memberlist.Transport
+
 // Config says which node this is and whom it belongs to. The functions may be
 // called concurrently, and must not call Members.
 type Config struct {
@@ -58,7 +61,7 @@ type Config struct {
 	Seeds func() []string
 	// Transport opens what memberlist talks through; nil is the network of
 	// this machine, on Bind.
-	Transport func() (memberlist.Transport, error)
+	Transport func() (Transport, error)
 	// Say is told what people may want to know. It must not wait.
 	Say func(text string)
 }

@@ -55,6 +55,12 @@ type Config struct {
 	// there never is one: exclusive pods are started in a fleet of one only.
 	Lease func() fence.Lease
 
+	// Boot is a clock that never steps and that counts while the machine sleeps;
+	// nil means the machine's own.
+	Boot func() time.Duration
+	// NoArchives says that nobody drops archives of images: no folder is watched.
+	NoArchives bool
+
 	// Engine, Network, Logs and Fencer take the place of containerd, CNI, the
 	// keeper and the fencer; nil means the real ones. Without the real Logs
 	// there is no real Fencer.
@@ -161,6 +167,9 @@ func (c *Config) complete() error {
 	}
 	if c.Record == nil {
 		c.Record = func(api.Event) {}
+	}
+	if c.Boot == nil {
+		c.Boot = fencer.Now
 	}
 	if c.Workers == 0 {
 		c.Workers = 8

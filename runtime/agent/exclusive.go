@@ -66,7 +66,7 @@ func (x *exclusives) until(now time.Duration) time.Duration {
 func (a *Agent) leaseUntil(now time.Time) time.Time {
 	a.exclusive.mu.Lock()
 	defer a.exclusive.mu.Unlock()
-	boot := fencer.Now()
+	boot := a.cfg.Boot()
 	if until := a.exclusive.until(boot); until > 0 {
 		return now.Add(until - boot)
 	}
@@ -142,7 +142,7 @@ func (w *worker) wasFenced(c runtime.Container) bool {
 	x := &w.a.exclusive
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.held[w.instance] && (c.ExitCode == 137 || c.ExitCode == 143) && (x.fenced[w.instance] || fencer.Now() >= x.lease.Warns())
+	return x.held[w.instance] && (c.ExitCode == 137 || c.ExitCode == 143) && (x.fenced[w.instance] || w.a.cfg.Boot() >= x.lease.Warns())
 }
 
 // unfence notes that a pod was started anew.
@@ -160,7 +160,7 @@ func (a *Agent) tellLease() fence.Lease {
 	}
 	a.exclusive.mu.Lock()
 	defer a.exclusive.mu.Unlock()
-	a.exclusive.take(l, fencer.Now())
+	a.exclusive.take(l, a.cfg.Boot())
 	return a.exclusive.lease
 }
 
@@ -196,7 +196,7 @@ func (a *Agent) noteFencer(fenced []string, err error) (busy bool) {
 	}
 	failed := err != nil && x.down == nil
 	x.down = err
-	usable := x.until(fencer.Now()) > 0
+	usable := x.until(a.cfg.Boot()) > 0
 	changed := usable != x.usable
 	x.usable = usable
 	if err != nil {
@@ -205,7 +205,7 @@ func (a *Agent) noteFencer(fenced []string, err error) (busy bool) {
 	busy = err != nil && len(x.held) > 0
 	x.mu.Unlock()
 	if busy {
-		_, _ = x.warden.Tick(fencer.Now()) // the next turn tries again
+		_, _ = x.warden.Tick(a.cfg.Boot()) // the next turn tries again
 	}
 	if failed {
 		a.nodeEvent("FencerDown", err.Error())
@@ -269,7 +269,7 @@ func (a *Agent) pokeExclusives() {
 // away. The leases that follow are older, and change nothing.
 func (a *Agent) HandOver(ctx context.Context, l fence.Lease) error {
 	a.exclusive.mu.Lock()
-	a.exclusive.take(l, fencer.Now())
+	a.exclusive.take(l, a.cfg.Boot())
 	l = a.exclusive.lease
 	a.exclusive.mu.Unlock()
 	_, err := a.cfg.Fencer.Renew(ctx, l)

@@ -1,0 +1,136 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gossip/members"
+	"github.com/shoal-dev/shoal/policy"
+	"github.com/shoal-dev/shoal/policy/dns"
+	"github.com/shoal-dev/shoal/policy/iptables"
+	"github.com/shoal-dev/shoal/runtime/agent"
+	"github.com/shoal-dev/shoal/runtime/network"
+	"github.com/shoal-dev/shoal/scheduler"
+)
+
+// Machine is everything outside of its process and its folders that a daemon
+// works with. Local is the machine that the process runs on; the simulation
+// makes others. The functions may be called concurrently.
+type Machine struct {
+	// Listen and Dial are its network, with sockets for root only; Transport is what gossip goes through,
+	// nil for the same network.
+	Listen    func(ctx context.Context, network, address string) (net.Listener, error)
+	Dial      func(ctx context.Context, address string) (net.Conn, error)
+	Transport func() (members.Transport, error)
+	// Address is where others find it.
+	Address func() netip.Addr
+	// Boot is a clock that never steps and that counts while the machine sleeps.
+	Boot func() time.Duration
+
+	Repository func(Config) (Repository, error)
+	Rules      func() (Rules, error)
+	Names      func(Config) Names
+	Fabric     func(self network.Peer) (Fabric, error)
+	// Containers fills in what takes the place of containerd, CNI, the keeper
+	// and the fencer.
+	Containers func(*agent.Config)
+	// Decided is told of every decision of this node, before anybody acts on
+	// it. It must not change what it is told.
+	Decided func(Turn)
+}
+
+// Turn is one decision with all that it was made from: the same inputs give the
+// same decision, always.
+type Turn struct {
+	Snapshot  api.Snapshot
+	Board     api.Board
+	Facts     api.Facts
+	Authority scheduler.Authority
+	Now       time.Time
+	Decision  scheduler.Decision
+}
+
+// Repository is what a daemon needs of the Git repository that it follows. See
+// gitsync.Repo.
+type Repository interface {
+	Run(ctx context.Context) error
+	Changed() <-chan struct{}
+	Poke()
+	Latest() api.Snapshot
+	Status() []api.UnitStatus
+	At(commit api.Commit) (api.Snapshot, error)
+	Keep(commits []api.Commit) error
+}
+
+// Rules is what routes traffic. See iptables.Applier.
+type Rules interface {
+	Set(ctx context.Context, rules policy.RuleSet) error
+	Verify() (intact bool, err error)
+}
+
+// Names answers DNS. See dns.Server.
+type Names interface {
+	Set(policy.Zone)
+	Run(ctx context.Context) error
+}
+
+// Fabric leads to the pods of other nodes. See network.Fabric.
+type Fabric interface {
+	Set(ctx context.Context, peers []network.Peer) (network.Paths, error)
+	Watch(ctx context.Context, changed func()) error
+}
+
+// Local is the machine that this process runs on.
+func Local() Machine {
+	return Machine{
+		Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+			if network == "unix" {
+				return listenSocket(ctx, address)
+			}
+			return (&net.ListenConfig{}).Listen(ctx, network, address)
+		},
+		Dial:       dialPeer,
+		Address:    nodeAddress,
+		Boot:       bootTime,
+		Repository: func(cfg Config) (Repository, error) { return openRepository(cfg) },
+		Rules:      func() (Rules, error) { return iptables.New() },
+		Names: func(cfg Config) Names {
+			return dns.New(dns.Config{Address: netip.AddrPortFrom(cfg.ranges().dns, 53), ResolvConf: cfg.Network.ResolvConf})
+		},
+		Fabric:     func(self network.Peer) (Fabric, error) { return network.NewFabric(self, "") },
+		Containers: func(*agent.Config) {},
+		Decided:    func(Turn) {},
+	}
+}
+
+// bootTime is a clock that never steps and that counts while the machine sleeps.
+func bootTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // Linux has had this clock since 2.6.39
+	return time.Duration(t.Nano())
+}
+
+// nodeAddress is the address from which this machine would reach the world, or
+// the first one it has, or that of the loopback interface. Nothing is sent.
+func nodeAddress() netip.Addr {
+	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
+		defer conn.Close()
+		if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+			if addr, ok := netip.AddrFromSlice(local.IP.To4()); ok {
+				return addr
+			}
+		}
+	}
+	addrs, _ := net.InterfaceAddrs() // without any there is still the loopback
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Is4() && prefix.Addr().IsGlobalUnicast() {
+			return prefix.Addr()
+		}
+	}
+	return netip.MustParseAddr("127.0.0.1")
+}
