@@ -14,13 +14,13 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/shoal-dev/shoal/gossip/identity"
-	"github.com/shoal-dev/shoal/gossip/members/memberstest"
+	"github.com/shoal-dev/shoal/internal/simnet"
 )
 
 // world is a fleet on a network in memory.
 type world struct {
 	t     *testing.T
-	net   *memberstest.Network
+	net   *simnet.Network
 	nodes []*node
 
 	mu      sync.Mutex
@@ -54,7 +54,7 @@ func identityOf(n int) identity.Node {
 // newWorld makes a roster of n nodes. None runs yet.
 func newWorld(t *testing.T, n int) *world {
 	t.Helper()
-	w := &world{t: t, net: memberstest.New(1), removed: map[string]bool{}, keys: [][]byte{key(1)}}
+	w := &world{t: t, net: simnet.New(1), removed: map[string]bool{}, keys: [][]byte{key(1)}}
 	w.net.SetDelay(time.Millisecond)
 	for i := range n {
 		w.nodes = append(w.nodes, &node{w: w, self: identityOf(i + 1), dir: t.TempDir(), host: fmt.Sprintf("10.0.0.%d", i+1), hints: map[string][]string{}})
@@ -141,7 +141,7 @@ func (w *world) end() {
 
 // crash ends a node without a goodbye.
 func (n *node) crash() {
-	n.w.net.Crash(n.host + ":7946")
+	n.w.net.Crash(n.host)
 	n.stop()
 }
 
