@@ -43,6 +43,8 @@ type CoreConfig struct {
 	Key   ed25519.PrivateKey
 	Boot  int64 // Unix nanoseconds at which the daemon started
 	Solo  bool  // this node was never in company: it need not ask around
+
+	planted Planted
 }
 
 // Core is all that a node decides about its company: whom to follow, what to
@@ -136,6 +138,7 @@ func NewCore(cfg CoreConfig) *Core {
 		p, known := c.roster[node]
 		return p.Key, known && !p.Removed
 	})
+	c.records.planted = cfg.planted
 	return c
 }
 
@@ -172,12 +175,17 @@ func (c *Core) SetRaft(now time.Duration, a Authority) {
 	c.now = now
 	c.raft = a
 	switch {
+	case a.Leader == c.cfg.Self.ID && c.deposed(a):
+		// Its consensus is the last to hear of it.
 	case a.Leader == c.cfg.Self.ID:
 		c.takeLead(a)
 	case c.lead != nil && c.lead.authority.Quorate:
 		c.layDown("the consensus has deposed this node")
 	}
-	if a.Known() && a.Leader != c.cfg.Self.ID && a.Beats(c.authority) {
+	if a.Known() && a.Leader != c.cfg.Self.ID && a.Beats(c.authority) && !c.deposed(a) {
+		if c.lead != nil {
+			c.layDown("a better authority is there: " + c.named(a))
+		}
 		c.follow(a)
 	}
 }
@@ -329,6 +337,9 @@ func (c *Core) relay(from string, r *Relay) error {
 		return fmt.Errorf("a relayed message of %s, which is not in the roster", r.Origin)
 	}
 	m, err := unwrap(c.cfg.Fleet, r, origin.Key)
+	if c.cfg.planted == PlantedUnsignedRelay {
+		err = Decode(r.Payload, &m)
+	}
 	if err != nil {
 		return err
 	}

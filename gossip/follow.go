@@ -107,10 +107,10 @@ func (c *Core) grant(from string, g *Grant) error {
 	}
 	if g.Not {
 		// Whoever was asked follows somebody else.
-		if g.Known() && g.Leader != c.cfg.Self.ID && g.Authority.Beats(c.authority) && c.knows(g.Leader) {
+		if g.Known() && g.Leader != c.cfg.Self.ID && g.Authority.Beats(c.authority) && c.knows(g.Leader) && !c.deposed(g.Authority) {
 			c.follow(g.Authority)
 		} else if from == c.authority.Leader {
-			c.authority = Authority{}
+			c.authority = Authority{Epoch: c.authority.Epoch, Term: c.authority.Term}
 		}
 		return nil
 	}
@@ -118,17 +118,20 @@ func (c *Core) grant(from string, g *Grant) error {
 		return fmt.Errorf("%s grants in the name of %s", from, g.Leader)
 	}
 	if c.lead != nil {
-		if !g.Authority.Beats(c.lead.authority) {
+		if !g.Authority.Beats(c.lead.authority) || c.cfg.planted == PlantedStubbornLeader {
+			if c.knows(from) {
+				c.follower(from).owed = true // it is to hear of the better one
+			}
 			return nil
 		}
 		c.layDown("a better authority is there: " + c.named(g.Authority))
 	}
 	stale := c.now-c.granted >= LostAfter
-	if g.Leader != c.authority.Leader && c.authority.Known() && !g.Authority.Beats(c.authority) && !stale {
+	if g.Leader != c.authority.Leader && c.authority.Known() && !g.Authority.Beats(c.authority) && !stale && c.cfg.planted != PlantedObeyDeposed {
 		return nil
 	}
-	if g.Quorate && c.authority.Quorate && c.authority.Epoch == g.Epoch && c.authority.Term > g.Term {
-		return nil // deposed, and does not know it
+	if c.deposed(g.Authority) {
+		return nil // and does not know it
 	}
 	if g.Authority != c.authority {
 		c.follow(g.Authority)
@@ -137,7 +140,7 @@ func (c *Core) grant(from string, g *Grant) error {
 	if g.Quorate {
 		c.quorate = c.now
 	}
-	if g.Boot == c.cfg.Boot {
+	if g.Boot == c.cfg.Boot || c.cfg.planted == PlantedForeignBoot {
 		c.lease, c.long = max(c.lease, g.Lease), max(c.long, g.Long)
 	}
 	for kind, seq := range g.Acked {
@@ -148,6 +151,12 @@ func (c *Core) grant(from string, g *Grant) error {
 	c.health = g.Health
 	c.wantAll = c.wantAll || g.WantDigest
 	return c.accept(g)
+}
+
+// deposed reports whether this node has heard of a later term than a quorate
+// authority's. What acts has the term of the last quorate one.
+func (c *Core) deposed(a Authority) bool {
+	return a.Quorate && c.authority.Epoch == a.Epoch && c.authority.Term > a.Term && c.cfg.planted != PlantedObeyDeposed
 }
 
 // accept takes in what a grant brings. What does not fit what this node has is

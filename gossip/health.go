@@ -45,7 +45,7 @@ func (c *Core) watch() {
 		}
 		switch {
 		case f.status == api.NodeLeft || f.status == api.NodeLost:
-		case silence >= LostAfter:
+		case silence >= LostAfter || silence >= SuspectAfter && c.cfg.planted == PlantedHastyLoss:
 			f.lostAt, c.lead.doubted = c.now, c.now
 			c.become(p, f, api.NodeLost)
 		case silence >= SuspectAfter:
@@ -75,7 +75,7 @@ func (c *Core) checkConnectivity() {
 	if l.doubted == 0 {
 		return
 	}
-	if c.now-l.doubted >= AnswerWithin {
+	if c.now-l.doubted >= AnswerWithin || c.cfg.planted == PlantedNoSecondLook {
 		l.doubted, l.checked = 0, c.wall
 		c.revision++
 		return
@@ -152,7 +152,7 @@ func (c *Core) revive(id string, f *follower, leaving bool) {
 		}
 	case f.status == api.NodeLost:
 		f.penalty, f.penaltyAt = f.decayed(c.now)+flapPenalty, c.now
-		if f.penalty >= flapSuppress {
+		if f.penalty >= flapSuppress && c.cfg.planted != PlantedNoDamping {
 			f.unstable = true
 			c.say("node %s comes and goes: it gets no new pods for a while", p.Name)
 		}

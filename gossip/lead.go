@@ -137,7 +137,7 @@ func (c *Core) follower(id string) *follower {
 // renewal takes in a node's renewal. Who does not lead says who does.
 func (c *Core) renewal(from, via string, r *Renewal) error {
 	if c.lead == nil {
-		if r.Known.Quorate && r.Known.Leader != c.cfg.Self.ID && r.Known.Beats(c.authority) && c.now-c.granted >= OrphanAfter && c.knows(r.Known.Leader) {
+		if r.Known.Quorate && r.Known.Leader != c.cfg.Self.ID && r.Known.Beats(c.authority) && c.now-c.granted >= OrphanAfter && c.knows(r.Known.Leader) && !c.deposed(r.Known) {
 			c.follow(r.Known) // and find out whether it can be reached
 		}
 		c.reply(from, via, &Grant{Not: true, Authority: c.authority})
@@ -154,7 +154,7 @@ func (c *Core) renewal(from, via string, r *Renewal) error {
 	if via != "" {
 		f.via, f.viaAt = via, c.now
 	}
-	if r.Boot != f.boot {
+	if r.Boot != f.boot && c.cfg.planted != PlantedForeignBoot {
 		f.lease, f.long, f.round = 0, 0, 0
 	}
 	f.boot, f.heard, f.owed, f.renewed = r.Boot, c.now, true, c.now
@@ -254,6 +254,9 @@ func (c *Core) push() {
 		f.healthRevision = c.revision
 		g.Health = unwell
 		g.Boot = f.boot
+		if c.cfg.planted == PlantedUnverifiedLease {
+			f.lease = f.sent
+		}
 		g.N, g.Sent, g.Lease, g.Long, g.WantDigest = f.n, f.sent, f.lease, f.long, f.wantDigest
 		g.Acked = map[Kind]api.Seq{}
 		for _, kind := range kinds {

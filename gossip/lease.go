@@ -44,10 +44,15 @@ func (c *Core) Round() uint64 {
 	}
 	c.lead.round++
 	for id, f := range c.lead.followers {
-		f.pending, f.round, f.lasting = f.sent, c.lead.round, f.handover && c.roster[id].Handover
+		f.pending, f.round, f.lasting = f.sent, c.lead.round, f.handover && c.noted(id)
 	}
-	c.pendingOwn, c.lastingOwn = c.now, c.handover && c.roster[c.cfg.Self.ID].Handover
+	c.pendingOwn, c.lastingOwn = c.now, c.handover && c.noted(c.cfg.Self.ID)
 	return c.lead.round
+}
+
+// noted reports whether the ledger says that a node's lease may be a long one.
+func (c *Core) noted(id string) bool {
+	return c.roster[id].Handover || c.cfg.planted == PlantedUnnotedHandover
 }
 
 // Verified tells that a quorum has confirmed this leader since Round.
@@ -95,7 +100,7 @@ func (c *Core) Handovers() map[string]bool {
 // have renewed with the leader before. Nodes that were removed are among them at
 // once. Nothing when this node does not lead with a quorum.
 func (c *Core) Released() []string {
-	if c.lead == nil || !c.lead.authority.Quorate {
+	if c.lead == nil || !c.lead.authority.Quorate && c.cfg.planted != PlantedActingRelease {
 		return nil
 	}
 	out := map[string]bool{}
@@ -113,8 +118,11 @@ func (c *Core) Released() []string {
 // releases reports whether the claims of a follower may be given to others.
 func (c *Core) releases(p Peer, f *follower) bool {
 	wait := ReleaseAfter
-	if f.handover || f.renewed == 0 && p.Handover {
+	if (f.handover || f.renewed == 0 && p.Handover) && c.cfg.planted != PlantedForgottenHandover {
 		wait = releaseHandover
+	}
+	if c.cfg.planted == PlantedHastyRelease {
+		return c.now-f.renewed >= wait
 	}
 	return c.now-max(f.renewed, c.lead.since) >= wait
 }

@@ -362,6 +362,9 @@ func (c *Core) apply(e *pb.Entry) error {
 		if c.cfg.planted == PlantedNodeLedger {
 			command.Now = command.Now.Add(1 << (c.id % 8))
 		}
+		if c.cfg.planted == PlantedBlindClaim && command.Claim != nil {
+			command.Claim.Previous = c.ledger.Claims[command.Claim.Identity].Claim
+		}
 		old := c.ledger
 		c.ledger, done.Refused = c.ledger.Apply(index, command)
 		if raftID == c.id {

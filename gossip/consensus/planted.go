@@ -17,4 +17,5 @@ const (
 	PlantedShrinkingClaim         // a claim that moves gets a number that is too low
 	PlantedCutTooMuch             // with the old entries, those after the snapshot are cut off
 	PlantedAnyLineage             // messages of another recovery are obeyed
+	PlantedBlindClaim             // a claim is granted though another one came before it
 )

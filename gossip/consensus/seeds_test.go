@@ -178,6 +178,7 @@ func bugs() []bug {
 		{name: "the ledger depends on the node", core: consensus.PlantedNodeLedger},
 		{name: "a claim gets a number that is too low", core: consensus.PlantedShrinkingClaim},
 		{name: "entries after the snapshot are cut off", core: consensus.PlantedCutTooMuch},
+		{name: "a claim is granted though another one came before it", core: consensus.PlantedBlindClaim},
 		{name: "a node that lost its log comes back as if it had it", reuse: true},
 	}
 	for i := range all {

@@ -91,7 +91,7 @@ type fleet struct {
 	wanted   []uint64 // voters, while overridden
 	damages  int      // nodes that lost their log, and are not back
 	number   uint64
-	proposed map[uint64]bool
+	proposed map[uint64]gossip.Command
 	verify   map[uint64]uint64 // index that was acknowledged when it was asked
 
 	// What must hold.
@@ -113,7 +113,7 @@ func newFleet(t *testing.T, seed uint64, planted consensus.Planted) *fleet {
 	cryptotest.SetGlobalRandom(t, seed)
 	f := &fleet{
 		rng: rand.New(rand.NewPCG(seed, 1)), planted: planted, byID: map[uint64]*simNode{}, cut: map[[2]int]bool{},
-		proposed: map[uint64]bool{}, verify: map[uint64]uint64{}, leaders: map[uint64]uint64{},
+		proposed: map[uint64]gossip.Command{}, verify: map[uint64]uint64{}, leaders: map[uint64]uint64{},
 		history: map[uint64]gossip.Hash{}, trace: fnv.New64a(),
 	}
 	l := newLedger(t)
@@ -285,7 +285,10 @@ func (f *fleet) collect(i int) {
 // applied checks what a node applied.
 func (f *fleet) applied(n *simNode, a consensus.Applied) {
 	l := a.Ledger
-	if a.Number != 0 && f.proposed[a.Number] {
+	if command, known := f.proposed[a.Number]; known {
+		if c := command.Claim; c != nil && a.Refused == nil && n.ledger.Index+1 == l.Index && n.ledger.Claims[c.Identity].Claim != c.Previous {
+			f.breaks("%s was given to %s, which did not know of the claim %+v", c.Identity, c.Node, n.ledger.Claims[c.Identity])
+		}
 		delete(f.proposed, a.Number)
 		f.answers++
 		f.acked = max(f.acked, l.Index)
@@ -389,7 +392,7 @@ func (f *fleet) client() {
 
 func (f *fleet) propose(n *simNode, command gossip.Command) {
 	f.number++
-	f.proposed[f.number] = true
+	f.proposed[f.number] = command
 	if n.core.Propose(f.number, command) != nil {
 		delete(f.proposed, f.number)
 	}
