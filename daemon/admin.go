@@ -156,7 +156,16 @@ func NewClient(socket string) *Client {
 		}
 		return conn, nil
 	}
-	return &Client{http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: 10 * time.Second}}
+	return newClient(dial)
+}
+
+// NewClientOn returns a client for the daemon that dial leads to.
+func NewClientOn(dial func(context.Context) (net.Conn, error)) *Client {
+	return newClient(func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) })
+}
+
+func newClient(dial func(ctx context.Context, network, address string) (net.Conn, error)) *Client {
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}}
 }
 
 // Status asks for the daemon's status.

@@ -109,24 +109,23 @@ func New(cfg Config) (*Peers, error) {
 
 // Run serves until ctx ends.
 func (p *Peers) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		<-ctx.Done()
-		p.cancel()
-		p.server.Stop()
-	}()
+	stop := context.AfterFunc(ctx, p.server.Stop)
 	err := p.server.Serve(p.cfg.Listener)
-	if ctx.Err() == nil && err != nil {
-		return fmt.Errorf("listen for peers on %s: %w", p.cfg.Listener.Addr(), err)
+	if ctx.Err() != nil {
+		err = nil
 	}
-	<-done
+	stop()
+	p.cancel()
+	p.server.Stop()
 	p.wg.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, conn := range p.conns {
 		_ = conn.Close() // nothing is sent any more
 		delete(p.conns, id)
+	}
+	if err != nil {
+		return fmt.Errorf("listen for peers on %s: %w", p.cfg.Listener.Addr(), err)
 	}
 	return nil
 }

@@ -173,6 +173,18 @@ func (w *worker) prepareVolumes(d runtime.Desired) error {
 	return w.a.volumes.Prepare(w.sources(d))
 }
 
+// sharedMemory makes what containers have as /dev/shm.
+func (w *worker) sharedMemory() error {
+	path := w.memory.path("shm")
+	if err := os.MkdirAll(path, 0o777); err != nil || w.a.cfg.Confined {
+		return err
+	}
+	if err := volume.MountTmpfs(path, 64<<20, 0o777); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o1777)
+}
+
 // writeFiles writes what stands in every container's /etc.
 func (w *worker) writeFiles(d runtime.Desired) error {
 	pod := w.object.Object
@@ -182,16 +194,10 @@ func (w *worker) writeFiles(d runtime.Desired) error {
 			hostname = own
 		}
 	}
-	if err := os.MkdirAll(w.memory.path("shm"), 0o777); err != nil {
-		return err
-	}
 	if err := os.MkdirAll(w.memory.path("words"), 0o711); err != nil {
 		return err
 	}
-	if err := volume.MountTmpfs(w.memory.path("shm"), 64<<20, 0o777); err != nil {
-		return err
-	}
-	if err := os.Chmod(w.memory.path("shm"), 0o1777); err != nil {
+	if err := w.sharedMemory(); err != nil {
 		return err
 	}
 	resolv := network.PodResolv(pod, d.DNS, network.NodeResolv(d.DNS.NodeConfig))

@@ -287,8 +287,9 @@ func (a *Agent) pokeAll() {
 	}
 }
 
-// employ starts a worker for every desired pod that has none. Before the
-// machine was listed nobody knows what it holds already.
+// employ starts a worker for every desired pod that has none, but for those that
+// must go: they are gone. Before the machine was listed nobody knows what it
+// holds already.
 func (a *Agent) employ() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -296,7 +297,7 @@ func (a *Agent) employ() {
 		return
 	}
 	for _, p := range a.desired.Pods {
-		if _, employed := a.workers[p.Instance()]; !employed {
+		if _, employed := a.workers[p.Instance()]; !employed && !a.desired.Removes(p.Instance()) {
 			a.hire(p.Instance(), nil)
 		}
 	}

@@ -58,8 +58,9 @@ type Config struct {
 	// Boot is a clock that never steps and that counts while the machine sleeps;
 	// nil means the machine's own.
 	Boot func() time.Duration
-	// NoArchives says that nobody drops archives of images: no folder is watched.
-	NoArchives bool
+	// Confined agents touch nothing but their folders: they watch for no archives
+	// of images and mount nothing, so that pods with volumes in memory fail.
+	Confined bool
 
 	// Engine, Network, Logs and Fencer take the place of containerd, CNI, the
 	// keeper and the fencer; nil means the real ones. Without the real Logs

@@ -50,7 +50,7 @@ func (a *Agent) importImages(ctx context.Context) {
 	im := &importer{a: a, dir: a.cfg.ImagesDir, seen: map[string]stamp{}, done: map[string]imported{}}
 	first := sync.OnceFunc(func() { close(a.pulls.imported) })
 	defer first()
-	if a.cfg.NoArchives {
+	if a.cfg.Confined {
 		return
 	}
 	impatient := time.AfterFunc(time.Minute, first) // an archive may be written for ever

@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 
 // Network is a pod network in memory. The zero value is ready.
 type Network struct {
+	PodCIDR netip.Prefix // a /24; zero means 10.64.0.0/24
+
 	mu        sync.Mutex
 	sandboxes map[string]network.Info
 	made      int
@@ -41,10 +44,40 @@ func (n *Network) Connect(_ context.Context, s network.Sandbox, id string) (netw
 	defer n.mu.Unlock()
 	info := network.Info{Instance: s.Instance, ID: id, Complete: true}
 	if !s.HostNetwork {
-		info.IPs = []string{fmt.Sprintf("10.64.%d.%d", n.made/250, n.made%250+2)}
+		info.IPs = []string{n.address()}
 	}
 	n.sandboxes[s.Instance] = info
 	return info, nil
+}
+
+// address returns an address that no sandbox has. n.mu is held.
+func (n *Network) address() string {
+	first := netip.AddrFrom4([4]byte{10, 64})
+	if n.PodCIDR.IsValid() {
+		first = n.PodCIDR.Addr()
+	}
+	taken := map[string]bool{}
+	for _, s := range n.sandboxes {
+		for _, ip := range s.IPs {
+			taken[ip] = true
+		}
+	}
+	bytes := first.As4()
+	for range 253 {
+		bytes[3] = byte(n.made%253 + 2)
+		if ip := netip.AddrFrom4(bytes).String(); !taken[ip] {
+			return ip
+		}
+		n.made++
+	}
+	return ""
+}
+
+// Reboot forgets everything.
+func (n *Network) Reboot() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.sandboxes)
 }
 
 // Remove removes a sandbox.
@@ -138,6 +171,13 @@ func (l *Logs) Held(context.Context) ([]string, error) {
 	}
 	slices.Sort(out)
 	return out, nil
+}
+
+// Reboot closes everything.
+func (l *Logs) Reboot() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.open)
 }
 
 // Run waits for the end of ctx.

@@ -17,9 +17,20 @@ import (
 	"github.com/shoal-dev/shoal/runtime"
 )
 
+// Change is what has become of a container. Asked says that it ended because
+// Kill asked it to.
+type Change struct {
+	Held  runtime.Held
+	Asked bool
+}
+
 // Memory is a container engine in memory. The zero value is not ready: use
 // NewMemory. It may be used concurrently.
 type Memory struct {
+	// Observe is told of every container that starts or ends, at that moment.
+	// It must not call the engine. It is set before the engine is used.
+	Observe func(Change)
+
 	mu         sync.Mutex
 	down       bool
 	containers map[string]*container
@@ -42,7 +53,7 @@ type container struct {
 func NewMemory(images ...string) *Memory {
 	m := &Memory{
 		containers: map[string]*container{}, images: map[string]string{}, remote: map[string]string{},
-		pods: map[string]bool{}, watchers: map[chan string]bool{},
+		pods: map[string]bool{}, watchers: map[chan string]bool{}, Observe: func(Change) {},
 	}
 	for _, i := range images {
 		m.images[i] = imageID(i)
@@ -80,8 +91,23 @@ func (m *Memory) Crash(id string, code int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c := m.containers[id]; c != nil && c.held.State == runtime.ContainerRunning {
-		m.end(c, code)
+		m.end(c, code, false)
 	}
+}
+
+// Reboot ends every container at once, and whoever watches is cut off.
+func (m *Memory) Reboot() {
+	m.SetDown(true)
+	m.mu.Lock()
+	for _, c := range m.containers {
+		if c.task {
+			m.end(c, 137, false)
+			c.held.Reason, c.task = runtime.EndedUnknown, false
+		}
+	}
+	clear(m.pods)
+	m.mu.Unlock()
+	m.SetDown(false)
 }
 
 func (m *Memory) lock() (unlock func(), err error) {
@@ -184,19 +210,21 @@ func (m *Memory) Start(_ context.Context, id string) (int, error) {
 	}
 	m.pid++
 	c.held.State, c.held.Started, c.held.PID = runtime.ContainerRunning, time.Now(), m.pid
+	m.Observe(Change{Held: c.held})
 	if c.exitNow >= 0 {
-		m.end(c, int32(c.exitNow))
+		m.end(c, int32(c.exitNow), false)
 	}
 	return c.held.PID, nil
 }
 
 // end ends a container and pokes the watchers. m.mu is held.
-func (m *Memory) end(c *container, code int32) {
+func (m *Memory) end(c *container, code int32, asked bool) {
 	c.held.State, c.held.Finished, c.held.ExitCode = runtime.ContainerExited, time.Now(), code
 	c.held.Reason = runtime.EndedError
 	if code == 0 {
 		c.held.Reason = runtime.EndedCompleted
 	}
+	m.Observe(Change{Held: c.held, Asked: asked})
 	m.poke(c.held.ID)
 }
 
@@ -222,9 +250,9 @@ func (m *Memory) Kill(_ context.Context, id string, signal syscall.Signal, _ boo
 	}
 	switch {
 	case signal == syscall.SIGKILL:
-		m.end(c, 137)
+		m.end(c, 137, true)
 	case signal == syscall.SIGTERM && c.onTerm >= 0:
-		m.end(c, int32(c.onTerm))
+		m.end(c, int32(c.onTerm), true)
 	}
 	return nil
 }

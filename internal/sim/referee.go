@@ -1,0 +1,300 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/daemon"
+	"github.com/shoal-dev/shoal/runtime"
+	"github.com/shoal-dev/shoal/runtime/runtimetest"
+)
+
+// referee watches what must always hold:
+//
+//   - of one exclusive identity never two run at once;
+//   - the claims that a node knows of only grow, and none is given to two nodes;
+//   - a node runs only templates of commits that it has accepted;
+//   - nothing is ended while nothing has happened that would be a reason;
+//   - no traffic goes to a machine that has been dead, or to a pod that has ended,
+//     for longer than routed.
+//
+// What must hold in the end, whole and converged, is asked of the fleet.
+type referee struct {
+	fleet *Fleet
+
+	mu      sync.Mutex
+	accused [][]byte
+	running map[string]api.Assignment       // containers of exclusive pods, by node and ID
+	granted map[string]string               // to whom, by identity and claim
+	claims  map[*life]map[string]api.Claim  // as each daemon last knew them
+	faults  int                             // that may move pods, and are there now
+	quiet   time.Time                       // since when nothing has happened that moves pods
+	routes  map[string]map[string]time.Time // by node: since when traffic goes to an address that is dead
+}
+
+// routed is for how long traffic may go to what is dead. Whoever notices is a
+// leader, or has to become one first.
+const routed = 3 * time.Second
+
+// settled is how long after the last fault or commit pods may still be moved.
+const settled = 2 * time.Minute
+
+func newReferee(f *Fleet) *referee {
+	return &referee{
+		fleet: f, running: map[string]api.Assignment{}, granted: map[string]string{}, claims: map[*life]map[string]api.Claim{},
+		quiet: time.Now(), routes: map[string]map[string]time.Time{},
+	}
+}
+
+// accuse notes that something is wrong. The test goes on, and fails.
+func (r *referee) accuse(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text := fmt.Sprintf(format, args...)
+	r.fleet.note("!! %s", text)
+	if len(r.accused) < 20 {
+		r.accused = append(r.accused, fmt.Appendf(nil, "%8.3f %s", time.Since(r.fleet.begin).Seconds(), text))
+	}
+}
+
+func (r *referee) verdict() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.accused
+}
+
+// disturb says that something has happened that may move pods.
+func (r *referee) disturb() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.quiet = time.Now()
+}
+
+// fault says that something has begun, or ended, that may move pods for as long
+// as it lasts.
+func (r *referee) fault(begins bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.quiet = time.Now()
+	if begins {
+		r.faults++
+	} else {
+		r.faults--
+	}
+}
+
+func (r *referee) isQuiet() bool {
+	return r.faults == 0 && time.Since(r.quiet) > settled
+}
+
+// saw is told of every container that starts or ends. It is called with the
+// engine's lock held.
+func (r *referee) saw(n *node, c runtimetest.Change) {
+	a := c.Held.Assignment
+	key := n.name + " " + c.Held.ID
+	if c.Held.State != runtime.ContainerRunning {
+		r.fleet.note("%s: %s of %s ends with %d", n.name, c.Held.Name, a.Pod.Identity, c.Held.ExitCode)
+		r.mu.Lock()
+		delete(r.running, key)
+		quiet := r.isQuiet()
+		r.mu.Unlock()
+		if quiet {
+			r.accuse("%s: a container of %s is ended, though nothing happened for %s", n.name, a.Pod.Identity, settled)
+		}
+		return
+	}
+	r.fleet.note("%s: %s of %s runs", n.name, c.Held.Name, a.Pod.Identity)
+	if !n.mirror.accepts(a.Commit) {
+		r.accuse("%s runs a pod of %s from commit %s, which it has not accepted", n.name, a.Pod.Identity, a.Commit.Short())
+	}
+	if !r.fleet.git.exclusive(a) {
+		return
+	}
+	r.mu.Lock()
+	var others []string
+	for other, b := range r.running {
+		if b.Pod.Identity == a.Pod.Identity && (b.Pod.Instance != a.Pod.Instance || !strings.HasPrefix(other, n.name+" ")) {
+			others = append(others, other)
+		}
+	}
+	r.running[key] = a
+	r.mu.Unlock()
+	if len(others) > 0 {
+		r.accuse("%s runs twice: %s and %v", a.Pod.Identity, key, others)
+	}
+}
+
+// decided is told of every decision.
+func (r *referee) decided(n *node, life *life, t daemon.Turn) {
+	r.mu.Lock()
+	known := r.claims[life]
+	if known == nil {
+		known = map[string]api.Claim{}
+		r.claims[life] = known
+	}
+	var wrong []string
+	for identity, h := range t.Board.Claims {
+		if h.Claim.Less(known[identity]) {
+			wrong = append(wrong, fmt.Sprintf("%s: the claim of %s goes back from %v to %v", n.name, identity, known[identity], h.Claim))
+		}
+		known[identity] = h.Claim
+		key := fmt.Sprint(identity, h.Claim)
+		if other, was := r.granted[key]; was && other != h.Node {
+			wrong = append(wrong, fmt.Sprintf("%s: claim %v of %s is granted to %s and to %s", n.name, h.Claim, identity, other, h.Node))
+		}
+		r.granted[key] = h.Node
+	}
+	r.mu.Unlock()
+	for _, w := range wrong {
+		r.accuse("%s", w)
+	}
+}
+
+// look looks at what no event tells of.
+func (r *referee) look() {
+	now := time.Now()
+	alive := r.addresses()
+	for _, n := range r.fleet.nodes {
+		if n.life == nil || n.apart {
+			delete(r.routes, n.name)
+			continue
+		}
+		since := map[string]time.Time{}
+		for _, address := range n.rules.targets() {
+			if !strings.HasPrefix(address, "10.64.") || alive[address] {
+				continue
+			}
+			began, known := r.routes[n.name][address]
+			if !known || began.Before(n.joined) {
+				began = now
+			}
+			since[address] = began
+			if waited := now.Sub(began); waited > routed && waited <= routed+glance {
+				r.accuse("%s has sent traffic to %s for %s, where nothing runs", n.name, address, waited)
+			}
+		}
+		r.routes[n.name] = since
+	}
+}
+
+// addresses returns those at which a pod runs.
+func (r *referee) addresses() map[string]bool {
+	out := map[string]bool{}
+	for _, n := range r.fleet.nodes {
+		running := map[string]bool{}
+		for _, c := range n.containers() {
+			running[c.Assignment.Pod.Instance] = true
+		}
+		sandboxes, _ := n.network.List()
+		for _, s := range sandboxes {
+			for _, ip := range s.IPs {
+				out[ip] = running[s.Instance]
+			}
+		}
+	}
+	return out
+}
+
+// containers returns those that run, sorted.
+func (n *node) containers() (out []runtime.Held) {
+	all, _ := n.engine.List(context.Background()) // it is not down
+	for _, c := range all {
+		if c.State == runtime.ContainerRunning {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// living are the nodes whose daemons run.
+func (f *Fleet) living() []*node {
+	return slices.DeleteFunc(slices.Clone(f.nodes), func(n *node) bool { return n.life == nil || n.removed })
+}
+
+// whole reports why the nodes are not one fleet: all that run follow one leader
+// with a quorum, and take each other to be well.
+func (f *Fleet) whole() error {
+	leader := ""
+	living := f.living()
+	for _, n := range living {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		s, err := n.client().Status(ctx)
+		cancel()
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s: %w", n.name, err)
+		case s.Leader == "" || !s.Quorate:
+			return fmt.Errorf("%s follows no leader with a quorum, but %q", n.name, s.Leader)
+		case s.Heard > 2*time.Second:
+			return fmt.Errorf("%s has not heard of %s for %s", n.name, s.Leader, s.Heard)
+		case leader != "" && s.Leader != leader:
+			return fmt.Errorf("%s follows %s, another one follows %s", n.name, s.Leader, leader)
+		case len(s.Nodes) < len(living):
+			return fmt.Errorf("%s knows of %d nodes", n.name, len(s.Nodes))
+		}
+		leader = s.Leader
+		for _, h := range s.Health {
+			if other := f.node(h.Node); other != nil && other.life != nil && !other.removed && h.Status != api.NodeAlive {
+				return fmt.Errorf("%s takes %s to be %s", n.name, h.Node, h.Status)
+			}
+		}
+	}
+	if len(living) == 0 {
+		return errors.New("no daemon runs")
+	}
+	return nil
+}
+
+// converged reports why what runs is not what the newest commit says.
+func (f *Fleet) converged() error {
+	newest, _ := f.git.tip("")
+	want := map[api.Identity]int{}
+	revision := map[api.Identity]string{}
+	for o := range newest.snapshot.Objects() {
+		id := api.Identity{Namespace: o.Value.GetNamespace(), Kind: o.GVK.Kind, Owner: o.Value.GetName()}
+		switch v := o.Value.(type) {
+		case *appsv1.Deployment:
+			want[id] = int(*v.Spec.Replicas)
+		case *appsv1.DaemonSet:
+			want[id] = len(f.living())
+		case *corev1.Pod:
+			want[id] = 1
+		default:
+			continue
+		}
+		revision[id] = o.Revision
+	}
+	have := map[api.Identity]map[string]bool{}
+	for _, n := range f.nodes {
+		for _, c := range n.containers() {
+			id := c.Assignment.Pod.Workload()
+			if have[id] == nil {
+				have[id] = map[string]bool{}
+			}
+			have[id][c.Assignment.Pod.Instance] = true
+			if r, wanted := revision[id]; wanted && c.Assignment.Pod.Revision != r {
+				return fmt.Errorf("%s runs a pod of %s of an older revision", n.name, id)
+			}
+		}
+	}
+	for id, count := range want {
+		if len(have[id]) != count {
+			return fmt.Errorf("%d pods of %s run, not %d", len(have[id]), id, count)
+		}
+	}
+	for id := range have {
+		if want[id] == 0 {
+			return fmt.Errorf("%d pods of %s run, which no commit wants", len(have[id]), id)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gitsync/manifest"
+)
+
+// origin is the Git host: commits in one line.
+type origin struct {
+	mu      sync.Mutex
+	commits []commit
+	away    map[string]bool // hosts that do not reach it
+}
+
+// commit is one commit with all its files.
+type commit struct {
+	info     api.CommitInfo
+	snapshot api.Snapshot
+	files    map[string]string
+}
+
+// push adds a commit. Manifests that nobody would accept are an error.
+func (o *origin) push(files map[string]string, now time.Time) (api.Commit, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hash := api.Commit(fmt.Sprintf("%040x", len(o.commits)+1))
+	var decoded []manifest.Decoded
+	for _, name := range sortedKeys(files) {
+		decoded = append(decoded, manifest.Decode(manifest.File{Path: name, Data: []byte(files[name])}))
+	}
+	snapshot, problems := manifest.Assemble("main", hash, decoded)
+	if len(problems) > 0 {
+		return "", fmt.Errorf("commit: %v", problems[0])
+	}
+	o.commits = append(o.commits, commit{
+		info:     api.CommitInfo{Commit: hash, Author: "sim", Subject: strings.Join(sortedKeys(files), " "), Time: now},
+		snapshot: snapshot, files: files,
+	})
+	return hash, nil
+}
+
+// tip returns the newest commit that a host can get.
+func (o *origin) tip(host string) (commit, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.away[host] || o.away["*"] {
+		return commit{}, errors.New("fetch sim: the host does not answer")
+	}
+	if len(o.commits) == 0 {
+		return commit{}, errors.New("fetch sim: the repository has no commits yet")
+	}
+	return o.commits[len(o.commits)-1], nil
+}
+
+func (o *origin) at(hash api.Commit) (commit, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	i := slices.IndexFunc(o.commits, func(c commit) bool { return c.info.Commit == hash })
+	if i < 0 {
+		return commit{}, false
+	}
+	return o.commits[i], true
+}
+
+// cut says which hosts do not reach the Git host; "*" stands for all.
+func (o *origin) cut(hosts ...string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.away = map[string]bool{}
+	for _, h := range hosts {
+		o.away[h] = true
+	}
+}
+
+// poll is how often a node asks the Git host by itself.
+const poll = 10 * time.Second
+
+// mirror is a node's copy of the repository, which lasts as long as its disk.
+type mirror struct {
+	origin *origin
+	host   string
+
+	mu       sync.Mutex
+	accepted map[api.Commit]bool // every commit that was ever in force here
+	current  commit
+	inForce  time.Time
+	checked  time.Time
+	failed   string
+	pokes    chan struct{}
+	change   chan struct{}
+}
+
+// reopen returns the same mirror for the next daemon.
+func (m *mirror) reopen() *mirror {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pokes, m.change = make(chan struct{}, 1), make(chan struct{}, 1)
+	return m
+}
+
+func (m *mirror) Run(ctx context.Context) error {
+	m.mu.Lock()
+	pokes := m.pokes
+	m.mu.Unlock()
+	for {
+		m.fetch()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pokes:
+		case <-time.After(poll):
+		}
+	}
+}
+
+func (m *mirror) fetch() {
+	tip, err := m.origin.tip(m.host)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	failed := ""
+	if err != nil {
+		failed = err.Error()
+	} else {
+		m.checked = time.Now()
+	}
+	news := failed != m.failed
+	m.failed = failed
+	if err == nil && tip.info.Commit != m.current.info.Commit {
+		m.current, m.inForce, news = tip, time.Now(), true
+		m.accepted[tip.info.Commit] = true
+	}
+	if news {
+		select {
+		case m.change <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (m *mirror) Changed() <-chan struct{} { return m.change }
+
+func (m *mirror) Poke() {
+	select {
+	case m.pokes <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mirror) Latest() api.Snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.current.snapshot
+}
+
+func (m *mirror) Status() []api.UnitStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return []api.UnitStatus{{
+		Unit: "main", URL: "sim", Ref: "main", Accepted: m.current.info, Tip: m.current.info, Error: m.failed, Checked: m.checked, InForce: m.inForce,
+	}}
+}
+
+func (m *mirror) At(hash api.Commit) (api.Snapshot, error) {
+	if !m.accepts(hash) {
+		return api.Snapshot{}, fmt.Errorf("commit %s is not in the mirror", hash.Short())
+	}
+	c, _ := m.origin.at(hash)
+	return c.snapshot, nil
+}
+
+func (m *mirror) Keep([]api.Commit) error { return nil }
+
+// accepts reports whether a commit was ever in force here.
+func (m *mirror) accepts(hash api.Commit) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.accepted[hash]
+}
+
+// exclusive reports whether a pod must not run twice, as its commit says.
+func (o *origin) exclusive(a api.Assignment) bool {
+	c, _ := o.at(a.Commit)
+	for object := range c.snapshot.Objects() {
+		if object.GVK.Kind == a.Pod.Kind && object.Value.GetNamespace() == a.Pod.Namespace && object.Value.GetName() == a.Pod.Owner {
+			return object.Value.GetAnnotations()["fleet.shoal.dev/exclusive"] == "true"
+		}
+	}
+	return false
+}
