@@ -116,6 +116,9 @@ func (c *control) status(version string) Status {
 	s.Leader, s.Quorate, s.Heard = v.company.Leader, v.company.Authority.Quorate, v.company.Heard
 	s.Epoch, s.Term, s.Voters = v.company.Authority.Epoch, v.company.Authority.Term, c.part.Voters()
 	s.Alarms = append(s.Alarms, c.part.Alarms()...)
+	if full := c.diskAlarm(); full != "" {
+		s.Alarms = append(s.Alarms, full)
+	}
 	if v.company.Refused != "" {
 		s.Alarms = append(s.Alarms, v.company.Refused)
 	}

@@ -57,7 +57,9 @@ type control struct {
 	config     configCache
 	states     api.PodStates // as last read, with the number of its last change
 	units      map[string]api.UnitStatus
-	said       map[string]string // last message logged on each subject
+	said       map[string]string // last message logged on each subject, under saying
+	saying     sync.Mutex
+	yielded    time.Time // when another node was last asked to lead, under looking
 	conflicts  []policy.Conflict
 	told       map[string]bool // conflicts that were told
 	hinted     map[api.Commit]bool
@@ -112,6 +114,7 @@ func (c *control) step(ctx context.Context) time.Time {
 		// labels. A full disk must not stop the fleet either.
 		c.report("keep decisions", c.checkpoint.save(c.decided))
 	}
+	c.noteDisk()
 	c.metrics.turns.Observe(time.Since(started).Seconds())
 	return wake
 }
@@ -417,9 +420,11 @@ func (c *control) report(what string, err error) {
 
 // once calls say when the message on a subject differs from the last one.
 func (c *control) once(subject, message string, say func()) {
-	if c.said[subject] == message {
-		return
-	}
+	c.saying.Lock()
+	known := c.said[subject] == message
 	c.said[subject] = message
-	say()
+	c.saying.Unlock()
+	if !known {
+		say()
+	}
 }

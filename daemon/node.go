@@ -42,6 +42,10 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 		Units: map[string]api.Commit{}, Tips: map[string]api.Commit{},
 	}
 	c.draining(&next)
+	c.lookAtDisk(&next)
+	if hasFullDisk(next) {
+		c.yield(ctx, time.Now())
+	}
 	next.System.KubeletVersion = "shoal-" + c.version
 	for _, u := range c.repo.Status() {
 		next.Units[u.Unit], next.Tips[u.Unit] = u.Accepted.Commit, u.Tip.Commit
@@ -61,20 +65,32 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	return retry(next)
 }
 
-// retry is when to look again at a node that cannot run pods yet: soon.
+// retry is when to look again at a node that cannot run pods yet, or has no space
+// for them: soon.
 func retry(n api.NodeInfo) time.Time {
-	for _, c := range n.Conditions {
-		if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
-			return time.Now().Add(notReadyRefresh)
-		}
+	switch {
+	case !canRun(n):
+		return time.Now().Add(notReadyRefresh)
+	case hasFullDisk(n):
+		return time.Now().Add(fullRefresh)
 	}
 	return time.Time{}
 }
 
-// nodeReady reports whether the node's record says that pods can run.
+// canRun reports whether a node's record says that pods can run.
+func canRun(n api.NodeInfo) bool {
+	for _, c := range n.Conditions {
+		if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
+			return false
+		}
+	}
+	return true
+}
+
+// nodeReady reports whether this node's record says that pods can run.
 func (c *control) nodeReady() bool {
 	info := c.node.Load()
-	return info != nil && retry(*info).IsZero()
+	return info != nil && canRun(*info)
 }
 
 // stampTransitions gives each condition the time at which it last changed, and

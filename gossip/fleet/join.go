@@ -296,6 +296,22 @@ func (f *Fleet) Voters() []string {
 	return out
 }
 
+// Yield lets another node lead the consensus, by name. It returns when that has
+// begun; the View shows when it is done. Only the leader can, and only to a voter
+// that it hears of.
+func (f *Fleet) Yield(ctx context.Context, name string) error {
+	f.mu.Lock()
+	m, known := f.ledger.Member(name)
+	f.mu.Unlock()
+	if !known {
+		return errors.New("no node of the fleet has the name " + name)
+	}
+	if err := f.log.Transfer(ctx, m.RaftID); err != nil {
+		return fmt.Errorf("let node %s lead: %w", name, err)
+	}
+	return nil
+}
+
 // NewToken lets one node join within a time.
 func (f *Fleet) NewToken(ctx context.Context, ca string, life time.Duration, role string) (identity.Token, error) {
 	f.mu.Lock()

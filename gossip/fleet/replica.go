@@ -192,6 +192,13 @@ func (r *replica) SetVoters(ctx context.Context, raftIDs []uint64) error {
 	return errAbsent
 }
 
+func (r *replica) Transfer(ctx context.Context, to uint64) error {
+	if node := r.present(); node != nil {
+		return node.Transfer(ctx, to)
+	}
+	return errAbsent
+}
+
 func (r *replica) Receive(from uint64, raw []byte) error {
 	if node := r.present(); node != nil {
 		return node.Receive(from, raw)

@@ -1,0 +1,99 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/internal/loop"
+)
+
+// A node whose state folder takes nothing more runs on what it has: its part in
+// the consensus is on blocks that it was given before. But it cannot store a
+// commit, and what it starts would have no files. So it says so, gets nothing
+// new, and lets somebody else lead.
+const (
+	leastSpace  = 4 << 20 // bytes; with less the disk counts as full
+	leastFiles  = 64
+	fullRefresh = time.Second // how often the node looks at itself then
+	yieldEvery  = 5 * time.Second
+	yieldWithin = time.Second
+)
+
+// noSpace says how little is left on the disk of a folder, "" when there is
+// enough. This daemon is root: what is kept in reserve is its to use.
+func noSpace(dir string) string {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return "" // other errors say so
+	}
+	switch left := int64(st.Bfree) * st.Bsize; {
+	case left < leastSpace:
+		return fmt.Sprintf("%d KiB are left", left>>10)
+	case st.Files > 0 && st.Ffree < leastFiles:
+		return fmt.Sprintf("%d files are left", st.Ffree)
+	}
+	return ""
+}
+
+// diskTaint keeps pods away that need not be here. Source: Kubernetes, "Taint
+// Nodes by Condition".
+var diskTaint = corev1.Taint{Key: corev1.TaintNodeDiskPressure, Effect: corev1.TaintEffectNoSchedule}
+
+// lookAtDisk fills in whether the disk is full.
+func (c *control) lookAtDisk(info *api.NodeInfo) {
+	left := noSpace(c.cfg.State)
+	if left == "" {
+		return
+	}
+	info.Taints = append(info.Taints, diskTaint)
+	for i := range info.Conditions {
+		if cond := &info.Conditions[i]; cond.Type == corev1.NodeDiskPressure {
+			// What is left changes all the time and is not worth a record.
+			cond.Status, cond.Reason, cond.Message = corev1.ConditionTrue, "NodeDiskFull", "the disk of "+c.cfg.State+" is full"
+		}
+	}
+}
+
+// hasFullDisk reports whether a node has said so.
+func hasFullDisk(info api.NodeInfo) bool { return slices.Contains(info.Taints, diskTaint) }
+
+// noteDisk looks at the node anew when its disk is not what its record says.
+func (c *control) noteDisk() {
+	if info := c.node.Load(); info != nil && hasFullDisk(*info) != (noSpace(c.cfg.State) != "") {
+		loop.Poke(c.lookPoke)
+	}
+}
+
+// yield lets another node lead while the disk is full: one that votes, is heard
+// of and has space. c.looking is held.
+func (c *control) yield(ctx context.Context, now time.Time) {
+	company := c.part.View()
+	if !company.Leads || !company.Authority.Quorate || now.Sub(c.yielded) < yieldEvery {
+		return
+	}
+	voters := c.part.Voters()
+	for _, n := range company.Board.Nodes {
+		if n.Name == c.cfg.Node || !slices.Contains(voters, n.Name) || hasFullDisk(n) || company.Board.HealthOf(n.Name).Status != api.NodeAlive {
+			continue
+		}
+		c.yielded = now
+		attempt, cancel := context.WithTimeout(ctx, yieldWithin)
+		defer cancel()
+		c.report("let another node lead, because the disk is full", c.part.Yield(attempt, n.Name))
+		return
+	}
+}
+
+// diskAlarm says that the disk is full, "" when it is not.
+func (c *control) diskAlarm() string {
+	if left := noSpace(c.cfg.State); left != "" {
+		return "the disk of the state folder is full (" + c.cfg.State + ": " + left + "): commits cannot be stored, and nothing new is started here"
+	}
+	return ""
+}
