@@ -142,6 +142,13 @@ func fault(seconds float64) float64 {
 func exclusive(t *testing.T) (*world, witness, func() (*node, string)) {
 	t.Helper()
 	w := newWorld(t, 3)
+	s, where := w.exclusive(t)
+	return w, s, where
+}
+
+// exclusive adds an exclusive pod to a world.
+func (w *world) exclusive(t *testing.T) (witness, func() (*node, string)) {
+	t.Helper()
 	s := witness{t, t.TempDir()}
 	if err := os.Chmod(s.dir, 0o777); err != nil {
 		t.Fatal(err)
@@ -155,7 +162,7 @@ func exclusive(t *testing.T) (*world, witness, func() (*node, string)) {
 	}
 	w.write(map[string]string{"one.yaml": fmt.Sprintf(exclusiveYAML, s.dir)})
 	w.commit("one")
-	return w, s, func() (*node, string) {
+	return s, func() (*node, string) {
 		t.Helper()
 		for name, on := range w.ready(w.running()[0], "one", 1, 40*time.Second) {
 			for _, n := range w.nodes {

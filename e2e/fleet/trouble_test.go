@@ -202,11 +202,7 @@ func TestClonedState(t *testing.T) {
 	if clone.log, err = os.Create(filepath.Join(site.dir, "daemon.log")); err != nil {
 		t.Fatal(err)
 	}
-	clone.cmd = clone.net.Command(program(t), clone.args("run")...)
-	clone.cmd.Stdout, clone.cmd.Stderr = clone.log, clone.log
-	if err := clone.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	clone.launch()
 	defer func() {
 		clone.stop(syscall.SIGTERM)
 		if out, err := clone.shoal("reset"); err != nil {

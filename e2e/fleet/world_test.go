@@ -34,6 +34,7 @@ type world struct {
 	containerd *testenv.Daemon
 	repo       string
 	url        string // what the machines follow
+	registries string // a folder of hosts.toml files, "" for none
 	nodes      []*node
 	sites      []site
 	switches   map[string]bool // bridges that were made
@@ -49,6 +50,7 @@ type node struct {
 	state, run string
 	namespace  string // in containerd
 	cmd        *exec.Cmd
+	ended      chan struct{} // closed when cmd has been waited for
 	log        *os.File
 }
 
@@ -119,7 +121,7 @@ func (w *world) bridge(name string) netlink.Link {
 	w.t.Helper()
 	if !w.switches[name] {
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
-			w.t.Fatal(err)
+			w.t.Fatalf("make the switch %s: %v", name, err)
 		}
 		w.switches[name] = true
 	}
@@ -134,7 +136,7 @@ func (w *world) bridge(name string) netlink.Link {
 		}
 	}
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Fatalf("set up the switch %s: %v", name, err)
 	}
 	return link
 }
@@ -146,7 +148,7 @@ func (w *world) add() {
 	dir := w.sites[i-1].dir
 	n := &node{
 		w: w, name: fmt.Sprintf("n%d", i), address: fmt.Sprintf("192.0.2.%d", 10+i), net: w.sites[i-1].net, port: fmt.Sprintf("port%d", i),
-		state: filepath.Join(dir, "state"), run: filepath.Join(dir, "run"), namespace: "shoal-" + filepath.Base(dir),
+		state: filepath.Join(dir, "disk", "state"), run: filepath.Join(dir, "run"), namespace: "shoal-" + filepath.Base(dir),
 	}
 	w.plug(n)
 	n.images()
@@ -222,6 +224,9 @@ func (n *node) args(command ...string) []string {
 	switch command[0] {
 	case "run":
 		out = append(out, "--containerd-address", n.w.containerd.Address, "--containerd-namespace", n.namespace, "--poll", "1h", "--node", n.name, "--log-level", "debug")
+		if n.w.registries != "" {
+			out = append(out, "--containerd-registries", n.w.registries)
+		}
 	case "init", "join":
 		out = append(out, "--node", n.name)
 	case "reset":
@@ -258,20 +263,29 @@ func (n *node) start() {
 	n.w.t.Helper()
 	if n.log == nil {
 		var err error
-		if n.log, err = os.Create(filepath.Join(filepath.Dir(n.state), "daemon.log")); err != nil {
+		if n.log, err = os.Create(filepath.Join(filepath.Dir(n.run), "daemon.log")); err != nil {
 			n.w.t.Fatal(err)
 		}
 	}
-	n.cmd = n.net.Command(program(n.w.t), n.args("run")...)
-	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := n.cmd.Start(); err != nil {
-		n.w.t.Fatal(err)
-	}
+	n.launch()
 	n.w.eventually(30*time.Second, n.name+" has listed its pods", func() (bool, string) {
 		s, err := n.status()
 		return err == nil && s.Observed, fmt.Sprint(err)
 	})
+}
+
+// launch starts the daemon's process.
+func (n *node) launch() {
+	n.w.t.Helper()
+	cmd := n.net.Command(program(n.w.t), n.args("run")...)
+	cmd.Stdout, cmd.Stderr = n.log, n.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		n.w.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	n.cmd, n.ended = cmd, ended
 }
 
 // stop ends the daemon with a signal and waits for it.
@@ -281,13 +295,11 @@ func (n *node) stop(signal syscall.Signal) {
 	}
 	_ = n.cmd.Process.Signal(syscall.SIGCONT) // it may be stopped
 	_ = n.cmd.Process.Signal(signal)
-	done := make(chan struct{})
-	go func() { _ = n.cmd.Wait(); close(done) }()
 	select {
-	case <-done:
+	case <-n.ended:
 	case <-time.After(20 * time.Second):
 		_ = n.cmd.Process.Signal(syscall.SIGQUIT)
-		<-done
+		<-n.ended
 		n.w.t.Errorf("%s: the daemon did not end within 20 s", n.name)
 	}
 	n.cmd = nil
@@ -362,10 +374,18 @@ func (w *world) remove() {
 		if out, err := n.shoal("reset"); err != nil {
 			w.t.Errorf("%s: reset: %v\n%s", n.name, err, out)
 		}
+		// The cable goes with the machine's namespace, but not at once.
+		if link, err := netlink.LinkByName(n.port); err == nil {
+			_ = netlink.LinkDel(link) // it has just gone
+		}
 	}
 	for name := range w.switches {
-		if link, err := netlink.LinkByName(name); err == nil {
-			_ = netlink.LinkDel(link) // it goes with the namespace anyway
+		if link, err := netlink.LinkByName(name); err != nil {
+			w.t.Errorf("remove the switch %s: %v", name, err)
+		} else {
+			if err := netlink.LinkDel(link); err != nil {
+				w.t.Errorf("remove the switch %s: %v", name, err)
+			}
 		}
 	}
 }
