@@ -62,7 +62,7 @@ func (n *node) containers(prefix string) map[string]string {
 		n.w.t.Fatalf("%s: list containers: %v", n.name, err)
 	}
 	running, out := n.pids(), map[string]string{}
-	for _, id := range strings.FieldsSeq(string(ids)) {
+	for id := range strings.FieldsSeq(string(ids)) {
 		if pid, runs := running[id]; runs {
 			out[id] = pid
 		}
