@@ -59,8 +59,9 @@ func (c *Core) watch() {
 	}
 	c.checkConnectivity()
 	c.watchReleases()
-	for id := range c.lead.followers {
+	for id, f := range c.lead.followers {
 		if !c.knows(id) {
+			c.lead.departed[id] = departed{f.renewed, f.handover}
 			delete(c.lead.followers, id)
 			c.revision++
 		}

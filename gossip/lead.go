@@ -13,6 +13,10 @@ type lead struct {
 	authority Authority
 	since     time.Duration // it came to have this authority
 	followers map[string]*follower
+	// departed are the followers that were removed, by ID; released those of all
+	// that were removed whose claims may be given to others.
+	departed map[string]departed
+	released map[string]bool
 	// changes are the records that were replaced since the last push, with
 	// the version before.
 	changes map[key]Record
@@ -95,7 +99,7 @@ func (c *Core) takeLead(a Authority) {
 	}
 	former := c.authority.Leader
 	c.say("leads: %s", c.named(a))
-	c.lead = &lead{authority: a, since: c.now, followers: map[string]*follower{}, changes: map[key]Record{}}
+	c.lead = &lead{authority: a, since: c.now, followers: map[string]*follower{}, departed: map[string]departed{}, released: map[string]bool{}, changes: map[key]Record{}}
 	c.authority, c.granted = a, c.now
 	for _, p := range c.others() {
 		f := c.follower(p.ID)

@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"maps"
 	"slices"
 	"time"
 )
@@ -97,22 +96,44 @@ func (c *Core) Handovers() map[string]bool {
 // Released returns the names of the nodes that cannot be running exclusive pods
 // any more, sorted: this leader has heard no renewal of theirs for so long that
 // their fencers have done their work, and has led for as long, because they may
-// have renewed with the leader before. Nodes that were removed are among them at
-// once. Nothing when this node does not lead with a quorum.
+// have renewed with the leader before. Nodes that were removed are among them by
+// their FormerName, under the same rule: nobody takes their renewals any more, but
+// they may still run. Nothing when this node does not lead with a quorum.
 func (c *Core) Released() []string {
 	if c.lead == nil || !c.lead.authority.Quorate && c.cfg.planted != PlantedActingRelease {
 		return nil
 	}
-	out := map[string]bool{}
+	var out []string
 	for id, p := range c.roster {
 		switch {
-		case p.Removed && c.names[p.Name] == "":
-			out[p.Name] = true
+		case p.Removed && c.releasesRemoved(p):
+			out = append(out, FormerName(p.Name, id))
 		case !p.Removed && id != c.cfg.Self.ID && c.releases(p, c.follower(id)):
-			out[p.Name] = true
+			out = append(out, p.Name)
 		}
 	}
-	return slices.Sorted(maps.Keys(out))
+	slices.Sort(out)
+	return out
+}
+
+// departed is what a leader remembers of a node that was removed.
+type departed struct {
+	renewed  time.Duration // see follower
+	handover bool
+}
+
+// releasesRemoved is releases for a node that was removed. It was a follower
+// until then, if this node led.
+func (c *Core) releasesRemoved(p Peer) bool {
+	last := c.lead.departed[p.ID]
+	if f, followed := c.lead.followers[p.ID]; followed {
+		last = departed{f.renewed, f.handover}
+	}
+	wait := ReleaseAfter
+	if last.handover || p.Handover {
+		wait = releaseHandover
+	}
+	return c.now-max(last.renewed, c.lead.since) >= wait
 }
 
 // releases reports whether the claims of a follower may be given to others.
@@ -131,12 +152,26 @@ func (c *Core) releases(p Peer, f *follower) bool {
 func (c *Core) watchReleases() {
 	for _, p := range c.others() {
 		f := c.follower(p.ID)
-		if released := c.lead.authority.Quorate && c.releases(p, f); released != f.released {
-			f.released = released
-			c.revision++
-			if released {
-				c.say("node %s cannot be running exclusive pods any more", p.Name)
-			}
+		c.noteRelease(p, &f.released, c.releases(p, f))
+	}
+	for id, p := range c.roster {
+		if !p.Removed {
+			continue
 		}
+		released := c.lead.released[id]
+		c.noteRelease(p, &released, c.releasesRemoved(p))
+		c.lead.released[id] = released
+	}
+}
+
+func (c *Core) noteRelease(p Peer, was *bool, is bool) {
+	is = is && c.lead.authority.Quorate
+	if *was == is {
+		return
+	}
+	*was = is
+	c.revision++
+	if is && !p.Removed {
+		c.say("node %s cannot be running exclusive pods any more", p.Name)
 	}
 }

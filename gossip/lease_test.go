@@ -96,20 +96,73 @@ func TestReleasedByTheNext(t *testing.T) {
 	}
 }
 
-// TestRemovedIsReleased at once, unless another node has its name.
+// TestRemovedIsReleased: a node that is removed while it runs may run on until its
+// lease ends, which nobody renews any more. Its claims are released as long after
+// its last renewal as those of any other node, whoever leads by then, and whoever
+// has its name; with a long lease that much later.
 func TestRemovedIsReleased(t *testing.T) {
-	w := newNetwork(t, 3, 1)
-	w.raft(0, 1)
-	w.follow(2*time.Second, 0)
-	peers := w.peers()
-	peers[2].Removed = true
-	w.nodes[0].SetRoster(peers)
-	if got := w.nodes[0].Released(); !slices.Equal(got, []string{"n2"}) {
-		t.Errorf("released: %q", got)
-	}
-	w.nodes[0].SetRoster(append(peers, Peer{ID: "other", Name: "n2", Key: peers[2].Key}))
-	if got := w.nodes[0].Released(); len(got) > 0 {
-		t.Errorf("released: %q", got)
+	for _, c := range []struct {
+		name   string
+		before func(w *network)
+		leader int
+		wait   time.Duration // since the removal
+		long   bool
+	}{
+		{"it runs", func(*network) {}, 0, ReleaseAfter, false},
+		{"it was dead for long", func(w *network) { w.nodes[4].down = true; w.confirm(0, 20*time.Second) }, 0, 0, false},
+		{"its daemon is being restarted", func(w *network) {
+			w.nodes[4].HandOver(w.now)
+			w.confirm(0, time.Second)
+			w.note(0)
+			w.confirm(0, time.Second)
+			w.nodes[4].down = true
+		}, 0, releaseHandover, true},
+		{"another one leads then", func(*network) {}, 1, ReleaseAfter + time.Second, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newNetwork(t, 5, 1)
+			w.raft(0, 1)
+			w.follow(2*time.Second, 0)
+			w.confirm(0, 20*time.Second)
+			c.before(w)
+			removed := w.now
+			w.nodes[4].peer.Removed = true
+			peers := append(w.peers(), Peer{ID: "other", Name: "n4", Key: w.nodes[4].peer.Key, Removed: true})
+			for i, s := range w.nodes {
+				if i != 4 { // nobody tells it
+					s.SetRoster(peers)
+				}
+			}
+			w.strangers = true
+			if c.leader != 0 {
+				w.confirm(0, time.Second)
+				w.nodes[0].down = true
+				w.raft(c.leader, 2)
+			}
+			former, leader := FormerName("n4", w.nodes[4].peer.ID), w.nodes[c.leader]
+			mark := leader.Mark()
+			for !slices.Contains(leader.Released(), former) {
+				w.confirm(c.leader, tick)
+				if w.now-removed > 2*HandoverLease {
+					t.Fatal("never released")
+				}
+			}
+			lease, length := w.nodes[4].Lease(), 10*time.Second
+			if c.long {
+				lease, length = w.nodes[4].LongLease(), HandoverLease
+			}
+			t.Logf("released %s after it was removed, and %s after the lease's renewal was sent", w.now-removed, w.now-lease)
+			if w.now-removed > c.wait+2*tick || w.now-lease < length+3*time.Second {
+				t.Error("released at the wrong time")
+			}
+			w.run(2 * tick)
+			if c.wait > 0 && leader.Mark() == mark {
+				t.Error("nobody is told of it")
+			}
+			if slices.Contains(leader.Released(), "n4") {
+				t.Error("another node of its name is released")
+			}
+		})
 	}
 }
 

@@ -151,6 +151,10 @@ func (l Ledger) ByRaftID(id uint64) (Member, bool) {
 	return Member{}, false
 }
 
+// FormerName is how a member that was removed is called as the holder of claims.
+// Its name may be another's by now.
+func FormerName(name, id string) string { return fmt.Sprintf("%s (removed, %.12s)", name, id) }
+
 // Living returns the members that were not removed, sorted by ID.
 func (l Ledger) Living() []Member {
 	var out []Member

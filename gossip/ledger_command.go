@@ -45,8 +45,9 @@ type AddMember struct {
 	Addresses []string          `json:"addresses,omitempty"`
 }
 
-// RemoveMember makes a member a tombstone, for ever, and drops its claims: it
-// must be known that it does not run any more.
+// RemoveMember makes a member a tombstone, for ever. Its claims are held by its
+// FormerName from then on, which no other member can have: it may run what it
+// claimed until its lease has run out, see Core.Released.
 type RemoveMember struct {
 	ID string `json:"id"`
 }
@@ -296,7 +297,14 @@ func (c *RemoveMember) apply(l Ledger, now time.Time) (Ledger, error) {
 	}
 	m.Removed, m.RemovedAt = true, now
 	l.Members = changed(l.Members, c.ID, m)
-	l.Claims = without(l.Claims, func(_ string, h api.ClaimHolder) bool { return h.Node == m.Name })
+	claims := maps.Clone(l.Claims)
+	for identity, h := range claims {
+		if h.Node == m.Name {
+			h.Node = FormerName(m.Name, m.ID)
+			claims[identity] = h
+		}
+	}
+	l.Claims = claims
 	return l, nil
 }
 

@@ -89,8 +89,8 @@ func TestMembersComeAndGo(t *testing.T) {
 
 	l = applied(t, l, Command{Now: ledgerTime, Claim: &Claim{Identity: "ns/StatefulSet/db[0]", Node: "n1"}})
 	l = applied(t, l, Command{Now: ledgerTime, RemoveMember: &RemoveMember{ID: one.ID}})
-	if len(l.Claims) != 0 || !l.Members[one.ID].Removed {
-		t.Error("a removed member holds claims")
+	if holder := l.Claims["ns/StatefulSet/db[0]"]; holder.Node != FormerName("n1", one.ID) || !l.Members[one.ID].Removed {
+		t.Errorf("the claim of the removed member is held by %+v", holder)
 	}
 	l = applied(t, l, Command{Now: ledgerTime, AddToken: &AddToken{Hash: tokenHash(9), Expires: ledgerTime.Add(3 * time.Hour)}})
 	refuses(t, l, Command{Now: ledgerTime, AddMember: &AddMember{Name: "n1", Key: memberKey(1), Token: tokenHash(9)}}, "cannot come back")
@@ -260,13 +260,14 @@ func TestLedgerProperties(t *testing.T) {
 }
 
 func checkStep(t *rapid.T, old, next Ledger, raftIDs map[uint64]string) {
-	cidrs, names := map[string]bool{}, map[string]bool{}
+	cidrs, names, former := map[string]bool{}, map[string]bool{}, map[string]string{}
 	for id, m := range next.Members {
 		if owner, given := raftIDs[m.RaftID]; given && owner != id {
 			t.Fatalf("the raft ID %d was given twice", m.RaftID)
 		}
 		raftIDs[m.RaftID] = id
 		if m.Removed {
+			former[FormerName(m.Name, id)] = m.Name
 			continue
 		}
 		if old.Members[id].Removed {
@@ -278,10 +279,12 @@ func checkStep(t *rapid.T, old, next Ledger, raftIDs map[uint64]string) {
 		cidrs[m.PodCIDR], names[m.Name] = true, true
 	}
 	for identity, holder := range next.Claims {
-		if before := old.Claims[identity]; before != holder && !before.Claim.Less(holder.Claim) {
+		before := old.Claims[identity]
+		removed := before.Claim == holder.Claim && former[holder.Node] == before.Node // its holder was
+		if before != holder && !before.Claim.Less(holder.Claim) && !removed {
 			t.Fatalf("the claim of %s went from %v to %v", identity, before, holder)
 		}
-		if !names[holder.Node] {
+		if !names[holder.Node] && former[holder.Node] == "" {
 			t.Fatalf("%s is claimed by %s, which is no member", identity, holder.Node)
 		}
 	}

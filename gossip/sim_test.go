@@ -25,6 +25,8 @@ type network struct {
 	bytes   map[string]int // sent by each node
 	// cut tells whether a message from one node to another is lost.
 	cut func(from, to int) bool
+	// strangers says that somebody was removed: what it sends is refused.
+	strangers bool
 }
 
 type station struct {
@@ -168,7 +170,7 @@ func (w *network) deliver() {
 }
 
 func (w *network) take(s *station, m Message) {
-	if err := s.Step(w.now, m); err != nil {
+	if err := s.Step(w.now, m); err != nil && !w.strangers {
 		w.t.Fatalf("%s: %v", s.peer.Name, err)
 	}
 }

@@ -20,11 +20,13 @@ func (f *Fleet) Lease() (sent, long time.Duration) {
 	return f.core.Lease(), f.core.LongLease()
 }
 
-// Alone reports whether the fleet has no other node.
+// Alone reports whether the fleet has no other node. A node that was removed is
+// not alone: others may run what it ran.
 func (f *Fleet) Alone() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.ledger.Living()) == 1
+	living := f.ledger.Living()
+	return len(living) == 1 && living[0].ID == f.cfg.Node.ID
 }
 
 // Claims returns who may run each exclusive identity, and what the leader knows
