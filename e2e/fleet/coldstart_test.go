@@ -98,6 +98,9 @@ func TestNothingButDisks(t *testing.T) {
 		}
 		w.ready(eyes, "each", 3, 20*time.Second)
 	}
+	if now := w.processes("hello"); len(now) != 3 {
+		t.Errorf("three pods are ready, and these run: %v", now)
+	}
 	t.Logf("all ordinary pods run %s after the power came back", time.Since(begin).Round(10*time.Millisecond))
 	w.eventually(40*time.Second, "the exclusive pod runs", func() (bool, string) {
 		beats, overlaps := s.beats()

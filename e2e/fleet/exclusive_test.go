@@ -149,16 +149,12 @@ func exclusive(t *testing.T) (*world, witness, func() (*node, string)) {
 // exclusive adds an exclusive pod to a world.
 func (w *world) exclusive(t *testing.T) (witness, func() (*node, string)) {
 	t.Helper()
-	s := witness{t, t.TempDir()}
+	s := witness{t, w.desk}
 	if err := os.Chmod(s.dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	image := testenv.Busybox()
-	if err := image.AddProgram("/usr/bin/flock"); err != nil { // Debian's busybox has none
-		t.Fatal(err)
-	}
 	for _, n := range w.nodes {
-		testenv.Archive(t, filepath.Join(n.state, "images"), "witness:1", testenv.Image(t, image))
+		n.archive(t)
 	}
 	w.write(map[string]string{"one.yaml": fmt.Sprintf(exclusiveYAML, s.dir)})
 	w.commit("one")
@@ -174,6 +170,16 @@ func (w *world) exclusive(t *testing.T) (witness, func() (*node, string)) {
 		t.Fatal("it is nowhere")
 		return nil, ""
 	}
+}
+
+// archive puts the image of the exclusive pod on the machine.
+func (n *node) archive(t *testing.T) {
+	t.Helper()
+	image := testenv.Busybox()
+	if err := image.AddProgram("/usr/bin/flock"); err != nil { // Debian's busybox has none
+		t.Fatal(err)
+	}
+	testenv.Archive(t, filepath.Join(n.state, "images"), "witness:1", testenv.Image(t, image))
 }
 
 // TestExclusiveNodeDies: the pod of a machine that is gone runs elsewhere, and
@@ -311,4 +317,42 @@ func TestExclusiveRestart(t *testing.T) {
 		}
 	}
 	s.check()
+}
+
+// TestExclusiveRemove: the machine with the exclusive pod is removed from the
+// fleet while it runs. Its pod ends with its lease, and only then runs elsewhere;
+// then the machine joins again by the same name.
+func TestExclusiveRemove(t *testing.T) {
+	w, s, where := exclusive(t)
+	rounds := 1
+	if full() {
+		rounds = 3
+	}
+	for range rounds {
+		holder, pod := where()
+		leader := w.leader()
+		voter := w.voter(holder)
+		begin := uptime(t)
+		voter.must("remove", holder.name)
+		last, first := s.moved(w, pod, begin, 60*time.Second)
+		t.Logf("%s, which has the pod, was removed; %s led: last alive at %.2f s, alive elsewhere at %.2f s", holder.name, leader.name, last, first)
+		if last > 10.5 || first > 25 {
+			t.Errorf("last alive at %.2f s, alive elsewhere at %.2f s", last, first)
+		}
+		if st, err := holder.status(); err != nil || !strings.Contains(fmt.Sprint(st.Alarms), "was removed from") {
+			t.Errorf("the removed node does not say so: %v %v", st.Alarms, err)
+		}
+		holder.stop(syscall.SIGTERM)
+		if out, err := holder.shoal("reset"); err != nil {
+			t.Fatalf("reset: %v\n%s", err, out)
+		}
+		holder.images()
+		holder.archive(t)
+		voter = w.voter(holder) // two nodes have one vote
+		holder.must("join", voter.address, "--token", strings.TrimSpace(voter.must("token", "create")))
+		holder.start()
+		w.settled(60 * time.Second)
+		where()
+		s.check()
+	}
 }

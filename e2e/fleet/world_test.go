@@ -37,6 +37,7 @@ type world struct {
 	registries string // a folder of hosts.toml files, "" for none
 	nodes      []*node
 	sites      []site
+	desk       string // a folder that pods of all machines may write to
 	switches   map[string]bool // bridges that were made
 }
 
@@ -78,7 +79,7 @@ func newWorld(t testing.TB, n int) *world {
 // prepare makes a world with room for n machines, and none yet.
 func prepare(t testing.TB, n int) *world {
 	t.Helper()
-	w := &world{t: t, containerd: testenv.Containerd(t), repo: testenv.Dir(t), switches: map[string]bool{}}
+	w := &world{t: t, containerd: testenv.Containerd(t), repo: testenv.Dir(t), desk: testenv.Dir(t), switches: map[string]bool{}}
 	w.url = w.repo
 	w.git("init", "-q", "-b", "main")
 	w.write(map[string]string{"namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: app}\n"})
@@ -390,11 +391,11 @@ func (w *world) remove() {
 	}
 }
 
-// voter returns a running node that votes.
-func (w *world) voter() *node {
+// voter returns a running node that votes, other than some.
+func (w *world) voter(but ...*node) *node {
 	w.t.Helper()
 	for _, n := range w.nodes {
-		if n.cmd == nil {
+		if n.cmd == nil || slices.Contains(but, n) {
 			continue
 		}
 		if s, err := n.status(); err == nil && slices.Contains(s.Voters, n.name) && s.Quorate {
