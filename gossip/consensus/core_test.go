@@ -14,6 +14,7 @@ type trio struct {
 	cores   map[uint64]*consensus.Core
 	disks   map[uint64]*consensustest.Disk
 	applied map[uint64]error // by number of the proposal
+	lost    func(from, to uint64) bool
 }
 
 func newTrio(t *testing.T, segment int64) *trio {
@@ -69,6 +70,9 @@ func (three *trio) settle() {
 			}
 			for _, m := range out.Messages {
 				busy = true
+				if three.lost != nil && three.lost(id, m.To()) {
+					continue
+				}
 				_ = three.cores[m.To()].Step(id, m) // as lost
 			}
 		}
@@ -210,5 +214,61 @@ func TestABrokenDiskTakesANodeOut(t *testing.T) {
 	}
 	if err := leader.Verify(3); err == nil {
 		t.Error("a node whose disk broke confirms that it leads")
+	}
+}
+
+// A fleet of one grows to three, and at one moment, whichever, its leader is
+// neither heard nor hears for a while. What it had begun goes on after that. A
+// voter may then not know yet that it is one, and the leader needs its vote.
+func TestALeaderThatStallsWhileTheFleetGrows(t *testing.T) {
+	grow := func(t *testing.T, moment int) (messages int) {
+		t.Helper()
+		l := newLedger(t)
+		for i := 2; i <= 3; i++ {
+			for _, command := range []gossip.Command{addToken(i), addMember(i)} {
+				l, _ = l.Apply(l.Index+1, command) // as in newTrio
+			}
+		}
+		one, err := l.Recovered(2, []uint64{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		three := &trio{cores: map[uint64]*consensus.Core{}, disks: map[uint64]*consensustest.Disk{}, applied: map[uint64]error{}}
+		for id := uint64(1); id <= 3; id++ {
+			disk := &consensustest.Disk{}
+			if id == 1 {
+				err = consensus.Recover(disk, id, 1, one)
+			} else {
+				err = consensus.Join(disk, id, 2)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if three.cores[id], err = consensus.OpenPlanted(disk, smallSegment*4, consensus.CoreConfig{}, consensus.PlantedNothing); err != nil {
+				t.Fatal(err)
+			}
+		}
+		three.lost = func(from, to uint64) bool {
+			messages++
+			return messages > moment && (from == 1 || to == 1)
+		}
+		three.leader(t).SetVoters([]uint64{1, 2, 3})
+		three.tick(150)
+		three.lost = nil
+		three.tick(150)
+		if !three.cores[1].State().Leads && !three.cores[2].State().Leads && !three.cores[3].State().Leads {
+			t.Fatalf("cut off at message %d: nobody leads: %+v, %+v, %+v", moment, three.cores[1].State(), three.cores[2].State(), three.cores[3].State())
+		}
+		if voters := three.leader(t).State().Voters; len(voters) != 3 {
+			t.Errorf("cut off at message %d: %v vote", moment, voters)
+		}
+		return messages
+	}
+	most := grow(t, 1<<30)
+	for moment := range min(most, 120) {
+		grow(t, moment)
+		if t.Failed() {
+			t.Fatalf("the leader was cut off at message %d of %d", moment, most)
+		}
 	}
 }

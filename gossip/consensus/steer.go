@@ -143,7 +143,9 @@ func (c *Core) revote(voters []uint64, progress map[uint64]tracker.Progress) {
 		if id == c.id || p.RecentActive {
 			heard++
 		}
-		if !slices.Contains(c.conf.GetVoters(), id) && (!p.RecentActive || p.Match+lag < c.hard.Commit) {
+		// raft takes who was just added to be active; one that has never
+		// answered must not vote.
+		if !slices.Contains(c.conf.GetVoters(), id) && (!p.RecentActive || p.Match == 0 || p.Match+lag < c.hard.Commit) {
 			return
 		}
 	}

@@ -34,6 +34,14 @@ func (c *Core) Step(from uint64, m Message) error {
 		if err := c.heed(m); err != nil {
 			return err
 		}
+	case pb.MsgVote, pb.MsgPreVote:
+		// Nor does this node know that it votes itself, as long as it has not
+		// heard that the change was committed; without its vote nobody would
+		// ever tell it. Whom to vote for is a matter of terms and logs, not of
+		// configurations (Ongaro, Consensus: Bridging Theory and Practice, 4.2.2).
+		if !c.part(from) && !c.votes(from) {
+			return fmt.Errorf("%w: %d sent a %s", ErrStranger, from, m.Raft.GetType())
+		}
 	default:
 		if !c.part(from) {
 			return fmt.Errorf("%w: %d sent a %s", ErrStranger, from, m.Raft.GetType())
