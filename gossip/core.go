@@ -116,8 +116,16 @@ type Core struct {
 
 // ledgerCopy is the replicated ledger as it is handed to those that do not vote.
 type ledgerCopy struct {
-	index uint64
-	raw   []byte
+	ledgerVersion
+	raw []byte
+}
+
+// ledgerVersion is how far a ledger goes.
+type ledgerVersion struct{ epoch, index uint64 }
+
+// less reports whether v is older.
+func (v ledgerVersion) less(other ledgerVersion) bool {
+	return v.epoch < other.epoch || v.epoch == other.epoch && v.index < other.index
 }
 
 type outgoing struct {
@@ -199,9 +207,9 @@ func (c *Core) TakeLedger() []byte {
 }
 
 // SetLedger hands in the newest replicated ledger, for those that do not vote.
-func (c *Core) SetLedger(index uint64, raw []byte) {
-	if index > c.ledger.index {
-		c.ledger = ledgerCopy{index, raw}
+func (c *Core) SetLedger(epoch, index uint64, raw []byte) {
+	if v := (ledgerVersion{epoch, index}); c.ledger.less(v) {
+		c.ledger = ledgerCopy{v, raw}
 	}
 }
 

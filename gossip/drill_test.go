@@ -198,7 +198,7 @@ func (d *drill) adopt(m *machine, l Ledger) {
 	if l.Index != d.ledger.Index {
 		raw, _ = l.Encode() // it was decoded
 	}
-	m.SetLedger(l.Index, raw)
+	m.SetLedger(l.Epoch, l.Index, raw)
 }
 
 // catchUp gives a machine the newest ledger.

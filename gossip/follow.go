@@ -75,7 +75,7 @@ func (c *Core) newRenewal(alone bool) *Renewal {
 	c.renewals++
 	r := &Renewal{
 		Boot: c.cfg.Boot, N: c.renewals, Sent: c.now, Known: c.authority, Set: c.set.Hash(), Facts: c.facts.Hash(),
-		Ledger: c.ledger.index, Leaving: c.leaving, Handover: c.handover,
+		Ledger: c.ledger.index, LedgerEpoch: c.ledger.epoch, Leaving: c.leaving, Handover: c.handover,
 	}
 	r.Records = c.records.Hash(false)
 	if c.wantAll && !alone {
@@ -153,10 +153,18 @@ func (c *Core) grant(from string, g *Grant) error {
 	return c.accept(g)
 }
 
-// deposed reports whether this node has heard of a later term than a quorate
-// authority's. What acts has the term of the last quorate one.
+// deposed reports whether this node has heard of a later epoch or term than a
+// quorate authority's. What acts has those of the last quorate one.
 func (c *Core) deposed(a Authority) bool {
-	return a.Quorate && c.authority.Epoch == a.Epoch && c.authority.Term > a.Term && c.cfg.planted != PlantedObeyDeposed
+	late := c.authority.Epoch > a.Epoch || c.authority.Epoch == a.Epoch && c.authority.Term > a.Term
+	return a.Quorate && late && c.cfg.planted != PlantedObeyDeposed
+}
+
+// Heard returns how long ago another node was last heard of directly; false when
+// it never was.
+func (c *Core) Heard(id string) (time.Duration, bool) {
+	at, ever := c.heard[id]
+	return c.now - at, ever
 }
 
 // accept takes in what a grant brings. What does not fit what this node has is

@@ -52,7 +52,7 @@ type follower struct {
 
 	// What it has, as far as is known: what was sent counts.
 	set, facts     copied
-	ledger         uint64
+	ledger         ledgerVersion
 	ledgerAt       time.Duration
 	records        map[key]Version
 	recordsAt      time.Duration
@@ -172,8 +172,8 @@ func (c *Core) renewal(from, via string, r *Renewal) error {
 	}
 	f.set.confirm(r.Set, c.now)
 	f.facts.confirm(r.Facts, c.now)
-	if r.Ledger >= f.ledger || c.now-f.ledgerAt >= resendAfter {
-		f.ledger = r.Ledger
+	if has := (ledgerVersion{r.LedgerEpoch, r.Ledger}); !has.less(f.ledger) || c.now-f.ledgerAt >= resendAfter {
+		f.ledger = has
 	}
 	first := c.learn(r.Updates)
 	switch {
@@ -247,8 +247,8 @@ func (c *Core) push() {
 			continue
 		}
 		g.Set, g.Facts = f.set.next(c.set, c.now), f.facts.next(c.facts, c.now)
-		if c.ledger.index > f.ledger {
-			g.Ledger, f.ledger, f.ledgerAt = c.ledger.raw, c.ledger.index, c.now
+		if f.ledger.less(c.ledger.ledgerVersion) {
+			g.Ledger, f.ledger, f.ledgerAt = c.ledger.raw, c.ledger.ledgerVersion, c.now
 		}
 		g.Updates = c.updatesFor(p.ID, f, changes)
 		news := g.Set != nil || g.Facts != nil || g.Ledger != nil || len(g.Updates) > 0 || f.healthRevision != c.revision

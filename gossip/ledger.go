@@ -54,6 +54,8 @@ type Ledger struct {
 	GossipKeys []KeyGeneration `json:"gossipKeys,omitempty"`
 	VoterIDs   []uint64        `json:"voterIDs"`   // raft IDs, sorted
 	NextRaftID uint64          `json:"nextRaftID"` // of the next member; those before it were given away
+	// Recoveries are by what right the last epochs began, oldest first.
+	Recoveries []Recovery `json:"recoveries,omitempty"`
 }
 
 // Fleet is what is fixed when a fleet is made.

@@ -31,7 +31,6 @@ type Command struct {
 	ReleaseClaims   *ReleaseClaims   `json:"releaseClaims,omitempty"`
 	SetAddresses    *SetAddresses    `json:"setAddresses,omitempty"`
 	RotateGossipKey *RotateGossipKey `json:"rotateGossipKey,omitempty"`
-	SetEpoch        *SetEpoch        `json:"setEpoch,omitempty"`
 }
 
 // AddMember brings a node in. It uses the token up. To add a member that is
@@ -113,11 +112,6 @@ type RotateGossipKey struct {
 	Key        []byte `json:"key"`        // 32 bytes
 }
 
-// SetEpoch raises the epoch.
-type SetEpoch struct {
-	Epoch uint64 `json:"epoch"`
-}
-
 // gossipGenerations is how many gossip keys are kept: the one in use, and those
 // of nodes that have not heard of it yet.
 const gossipGenerations = 3
@@ -172,7 +166,7 @@ func (c Command) change() change {
 	count := 0
 	for _, one := range []change{
 		c.AddMember, c.RemoveMember, c.UpdateMember, c.Rejoin, c.Handover, c.AddToken,
-		c.Claim, c.ReleaseClaims, c.SetAddresses, c.RotateGossipKey, c.SetEpoch,
+		c.Claim, c.ReleaseClaims, c.SetAddresses, c.RotateGossipKey,
 	} {
 		if !reflect.ValueOf(one).IsNil() {
 			found = one
@@ -467,13 +461,5 @@ func (c *RotateGossipKey) apply(l Ledger, now time.Time) (Ledger, error) {
 	}
 	keys := append(slices.Clone(l.GossipKeys), KeyGeneration{Generation: c.Generation, Key: slices.Clone(c.Key), Since: now})
 	l.GossipKeys = keys[max(0, len(keys)-gossipGenerations):]
-	return l, nil
-}
-
-func (c *SetEpoch) apply(l Ledger, _ time.Time) (Ledger, error) {
-	if c.Epoch <= l.Epoch {
-		return l, refuse("the epoch %d is not higher than %d", c.Epoch, l.Epoch)
-	}
-	l.Epoch = c.Epoch
 	return l, nil
 }

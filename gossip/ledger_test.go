@@ -172,9 +172,8 @@ func TestKeysEpochsAndRejoin(t *testing.T) {
 		t.Errorf("got %v", l.GossipKeys)
 	}
 	refuses(t, l, Command{Now: ledgerTime, RotateGossipKey: &RotateGossipKey{Generation: 5, Key: make([]byte, 32)}}, "generation 6")
-	refuses(t, l, Command{Now: ledgerTime, SetEpoch: &SetEpoch{Epoch: 1}}, "not higher")
 	refuses(t, l, Command{Now: ledgerTime}, "exactly one")
-	refuses(t, l, Command{Now: ledgerTime, SetEpoch: &SetEpoch{Epoch: 7}, Rejoin: &Rejoin{}}, "exactly one")
+	refuses(t, l, Command{Now: ledgerTime, Handover: &Handover{}, Rejoin: &Rejoin{}}, "exactly one")
 	id := MemberID(memberKey(1))
 	next := applied(t, l, Command{Now: ledgerTime, Rejoin: &Rejoin{ID: id, Old: 2}})
 	next = applied(t, next, Command{Now: ledgerTime, Rejoin: &Rejoin{ID: id, Old: 2}})
@@ -337,7 +336,7 @@ func FuzzDecodeLedger(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw, command)
-	f.Add([]byte("{}"), []byte(`{"now":"2026-01-01T00:00:00Z","setEpoch":{"epoch":3}}`))
+	f.Add([]byte("{}"), []byte(`{"now":"2026-01-01T00:00:00Z","handover":{"id":"x","on":true}}`))
 	f.Fuzz(func(t *testing.T, raw, command []byte) {
 		l, err := DecodeLedger(raw)
 		if err != nil {

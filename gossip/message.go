@@ -36,13 +36,15 @@ type Renewal struct {
 	// was deposed.
 	Known Authority `json:"known"`
 	// What the node has, so that the leader sends what it lacks.
-	Set     Hash     `json:"set"`
-	Facts   Hash     `json:"facts"`
-	Ledger  uint64   `json:"ledger"`
-	Records Hash     `json:"records"`          // of the Digest
-	Digest  Digest   `json:"digest,omitempty"` // when the leader asked for it
-	Updates []Update `json:"updates,omitempty"`
-	Leaving bool     `json:"leaving,omitempty"` // the daemon ends on purpose and will not be back soon
+	Set    Hash   `json:"set"`
+	Facts  Hash   `json:"facts"`
+	Ledger uint64 `json:"ledger"` // its index, and its epoch
+	// LedgerEpoch comes first when ledgers are compared.
+	LedgerEpoch uint64   `json:"ledgerEpoch"`
+	Records     Hash     `json:"records"`          // of the Digest
+	Digest      Digest   `json:"digest,omitempty"` // when the leader asked for it
+	Updates     []Update `json:"updates,omitempty"`
+	Leaving     bool     `json:"leaving,omitempty"` // the daemon ends on purpose and will not be back soon
 	// Handover asks for a long lease: the daemon ends on purpose and will be
 	// back soon.
 	Handover bool `json:"handover,omitempty"`

@@ -67,7 +67,7 @@ type Mark struct {
 	authority           Authority
 	leads               bool
 	health              string
-	ledger              uint64
+	ledger              ledgerVersion
 	refused             string
 	revision            uint64 // of what the leader believes of others
 }
@@ -79,7 +79,7 @@ func (c *Core) Mark() Mark {
 		health = fmt.Sprint(unwell)
 	}
 	return Mark{
-		c.records.Hash(true), c.set.Hash(), c.facts.Hash(), c.authority, c.lead != nil, health, c.ledger.index, c.refused, c.revision,
+		c.records.Hash(true), c.set.Hash(), c.facts.Hash(), c.authority, c.lead != nil, health, c.ledger.ledgerVersion, c.refused, c.revision,
 	}
 }
 
