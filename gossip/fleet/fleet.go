@@ -74,6 +74,8 @@ type Fleet struct {
 	changed chan struct{}
 	voters  []uint64      // that were asked for last; belongs to tend, as do the next ones
 	saved   gossip.Ledger // that is on disk
+	opened  time.Time     // when the daemon started
+	laid    time.Time     // when a recovery was found; belongs to tend
 	signs   bool          // this node has the key of the API's authority
 	rounds  int
 	rotated time.Time // when a gossip key was proposed last; likewise
@@ -91,14 +93,14 @@ type Fleet struct {
 func Open(cfg Config) (*Fleet, error) {
 	f := &Fleet{
 		cfg: cfg, keeper: keeper{filepath.Join(cfg.Dir, "ledger")}, ticks: make(chan time.Time, 1), changed: make(chan struct{}, 1),
-		hints: map[string][]string{},
+		hints: map[string][]string{}, opened: time.Now(),
 	}
 	disk, err := consensus.OpenFolder(filepath.Join(cfg.Dir, "raft"))
 	if err != nil {
 		return nil, fmt.Errorf("open the consensus: %w", err)
 	}
 	kept, _ := f.keeper.load() // without it the log must do
-	f.log, err = openReplica(disk, consensus.Config{Ticks: f.ticks, Send: f.sendRaft}, kept, cfg.Node.ID)
+	f.log, err = openReplica(disk, consensus.Config{Ticks: f.ticks, Send: f.sendRaft}, kept, cfg.Node)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
@@ -197,6 +199,7 @@ func (f *Fleet) tend(ctx context.Context) error {
 		f.elect(ctx)
 		f.rejoin(ctx)
 		f.takeLedger(ctx)
+		f.recover(ctx)
 		f.fetchAuthority(ctx)
 		f.rotate(ctx)
 	}
@@ -232,6 +235,9 @@ func (f *Fleet) takeLedger(ctx context.Context) {
 	f.do(func() { raw = f.core.TakeLedger() })
 	if raw != nil {
 		l, err := gossip.DecodeLedger(raw)
+		if err == nil {
+			err = l.Succeeds(f.log.Ledger())
+		}
 		if err == nil {
 			err = f.log.Inform(ctx, l)
 		}
@@ -283,7 +289,7 @@ func (f *Fleet) adopt(l gossip.Ledger) {
 	}
 	f.core.SetRoster(peers)
 	if raw, err := f.ledger.Encode(); err == nil {
-		f.core.SetLedger(f.ledger.Index, raw)
+		f.core.SetLedger(f.ledger.Epoch, f.ledger.Index, raw)
 	}
 }
 

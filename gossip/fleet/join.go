@@ -378,6 +378,9 @@ func (f *Fleet) rejoin(ctx context.Context) {
 	}
 	ledger, err := gossip.DecodeLedger(raw)
 	if err == nil {
+		err = ledger.Succeeds(f.log.Ledger())
+	}
+	if err == nil {
 		err = f.keeper.write(ledger)
 	}
 	if err == nil {

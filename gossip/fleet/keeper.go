@@ -48,19 +48,24 @@ func (k keeper) write(l gossip.Ledger) error {
 		return err
 	}
 	sum := sha256.Sum256(body)
-	tmp, err := os.CreateTemp(filepath.Dir(k.path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("keep the ledger: %w", err)
-	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // it is gone when the rename worked
-	_, err = tmp.Write(append(sum[:], body...))
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), k.path)
-	}
-	if err != nil {
+	if err := writeFile(k.path, append(sum[:], body...)); err != nil {
 		return fmt.Errorf("keep the ledger: %w", err)
 	}
 	return nil
+}
+
+// writeFile replaces a file as a whole, or leaves it as it was.
+func writeFile(path string, content []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // it is gone when the rename worked
+	_, err = tmp.Write(content)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	return err
 }
 
 // guard keeps one node from filling the log, and one address from guessing.

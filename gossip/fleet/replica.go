@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-dev/shoal/gossip"
 	"github.com/shoal-dev/shoal/gossip/consensus"
+	"github.com/shoal-dev/shoal/gossip/identity"
 )
 
 // replica is this node's copy of the consensus' log, or its absence: a node whose
@@ -25,6 +26,8 @@ type replica struct {
 	node    *consensus.Node // nil while it is absent
 	told    gossip.Ledger   // while it is absent
 	missing error           // why it is
+	stop    func()          // ends the node's Run; nil while it does not run
+	ended   <-chan error    // what came of it
 }
 
 // errAbsent is returned for what needs the log, where it is missing.
@@ -32,8 +35,9 @@ var errAbsent = errors.New("this node's copy of the fleet's log is missing: it i
 
 // openReplica opens the log in a folder. kept is the ledger that the node
 // remembers besides. A damaged log of the only node of a fleet is made anew, in
-// a new epoch, from what can be read of it.
-func openReplica(disk *consensus.Folder, cfg consensus.Config, kept gossip.Ledger, self string) (*replica, error) {
+// a new epoch, from what can be read of it. One of an epoch that is past is not
+// used.
+func openReplica(disk *consensus.Folder, cfg consensus.Config, kept gossip.Ledger, self identity.Node) (*replica, error) {
 	cfg.Disk = disk
 	r := &replica{
 		disk: disk, open: func() (*consensus.Node, error) { return consensus.Open(cfg) },
@@ -41,7 +45,7 @@ func openReplica(disk *consensus.Folder, cfg consensus.Config, kept gossip.Ledge
 	}
 	var err error
 	if r.node, err = r.open(); err == nil {
-		return r, nil
+		return r, r.outdated(kept)
 	}
 	_, damaged := errors.AsType[*consensus.Damaged](err)
 	if lost := errors.Is(err, consensus.ErrNone) && kept.Known(); !damaged && !lost {
@@ -56,8 +60,8 @@ func openReplica(disk *consensus.Folder, cfg consensus.Config, kept gossip.Ledge
 		return nil, fmt.Errorf("open the consensus: %w, and no other copy of the fleet's ledger is left: run shoal reset and let the node join anew", err)
 	}
 	r.told = last
-	if m := last.Members[self]; len(last.VoterIDs) == 1 && last.Votes(m.RaftID) {
-		return r, r.resurrect(last, m.RaftID)
+	if m := last.Members[self.ID]; len(last.VoterIDs) == 1 && last.Votes(m.RaftID) {
+		return r, r.resurrect(last, self)
 	}
 	return r, nil
 }
@@ -65,22 +69,29 @@ func openReplica(disk *consensus.Folder, cfg consensus.Config, kept gossip.Ledge
 // resurrect makes the log of the only voter anew. Nobody else knows more than
 // this node does; the new epoch keeps whoever heard more from being contradicted
 // in silence.
-func (r *replica) resurrect(l gossip.Ledger, raftID uint64) error {
-	next, err := l.Recovered(l.Epoch+1, []uint64{raftID})
+func (r *replica) resurrect(l gossip.Ledger, self identity.Node) error {
+	next, err := resurrected(l, self.ID, self.Private)
 	if err == nil {
-		err = consensus.Wipe(r.disk)
-	}
-	if err == nil {
-		err = consensus.Recover(r.disk, raftID, 1, next)
-	}
-	if err == nil {
-		r.node, err = r.open()
+		err = r.recover(next, l.Members[self.ID].RaftID, 1)
 	}
 	if err != nil {
 		return fmt.Errorf("make the fleet's log anew after %w: %w", r.missing, err)
 	}
-	r.missing = nil
 	return nil
+}
+
+// recover makes the log of the only voter of a new epoch, whatever there was.
+func (r *replica) recover(l gossip.Ledger, raftID, term uint64) error {
+	if err := r.retire(fmt.Errorf("epoch %d begins", l.Epoch)); err != nil {
+		return err
+	}
+	if err := consensus.Wipe(r.disk); err != nil {
+		return err
+	}
+	if err := consensus.Recover(r.disk, raftID, term, l); err != nil {
+		return err
+	}
+	return r.begin()
 }
 
 // rejoin makes an empty log under a raft ID that no log was ever made for.
@@ -91,6 +102,11 @@ func (r *replica) rejoin(raftID, epoch uint64) error {
 	if err := consensus.Join(r.disk, raftID, epoch); err != nil {
 		return err
 	}
+	return r.begin()
+}
+
+// begin opens the log that was just made.
+func (r *replica) begin() error {
 	node, err := r.open()
 	if err != nil {
 		return fmt.Errorf("open the consensus: %w", err)
@@ -98,42 +114,97 @@ func (r *replica) rejoin(raftID, epoch uint64) error {
 	r.mu.Lock()
 	r.node, r.missing = node, nil
 	r.mu.Unlock()
-	r.reborn <- struct{}{}
+	poke(r.reborn)
 	return nil
 }
 
-// Run takes part until ctx ends.
+// outdated retires a log whose epoch is over by what a ledger says.
+func (r *replica) outdated(l gossip.Ledger) error {
+	state := r.State()
+	if state.Epoch == 0 || l.Epoch <= state.Epoch {
+		return nil
+	}
+	return r.retire(fmt.Errorf("the log is of epoch %d, and the fleet is in epoch %d", state.Epoch, l.Epoch))
+}
+
+// retire makes this node take part no more, until it has another log.
+func (r *replica) retire(why error) error {
+	r.mu.Lock()
+	node, stop, ended := r.node, r.stop, r.ended
+	r.node, r.stop, r.missing = nil, nil, why
+	if node != nil && newer(node.Ledger(), r.told) {
+		r.told = node.Ledger()
+	}
+	r.mu.Unlock()
+	defer poke(r.changed)
+	switch {
+	case node == nil:
+		return nil
+	case stop != nil:
+		stop()
+		return <-ended
+	}
+	return shut(node)
+}
+
+// shut closes a node that does not run.
+func shut(node *consensus.Node) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return node.Run(ctx)
+}
+
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run takes part until ctx ends, with one log after another.
 func (r *replica) Run(ctx context.Context) error {
-	node := r.present()
-	if node == nil {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.reborn:
-			node = r.present()
+	for ctx.Err() == nil {
+		inner, cancel := context.WithCancel(ctx)
+		r.mu.Lock()
+		node, told := r.node, r.told
+		ended := make(chan error, 1)
+		if node != nil {
+			r.stop, r.ended = cancel, ended
+		}
+		r.mu.Unlock()
+		if node == nil {
+			select {
+			case <-ctx.Done():
+			case <-r.reborn:
+			}
+			cancel()
+			continue
+		}
+		err := r.serve(inner, node, told)
+		cancel()
+		ended <- err
+		if ctx.Err() != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// serve takes part with one log until ctx ends.
+func (r *replica) serve(ctx context.Context, node *consensus.Node, told gossip.Ledger) error {
 	done := make(chan struct{})
 	defer func() { <-done }()
-	forward, cancel := context.WithCancel(ctx)
-	defer cancel()
 	go func() {
 		defer close(done)
 		for {
 			select {
-			case <-forward.Done():
+			case <-ctx.Done():
 				return
 			case <-node.Changed():
-				select {
-				case r.changed <- struct{}{}:
-				default:
-				}
+				poke(r.changed)
 			}
 		}
 	}()
-	r.mu.Lock()
-	told := r.told
-	r.mu.Unlock()
 	if told.Known() {
 		go func() { _ = node.Inform(ctx, told) }() // it ends with Run; a fork is told of at the next ledger
 	}
@@ -211,8 +282,11 @@ func (r *replica) Inform(ctx context.Context, l gossip.Ledger) error {
 	if newer(l, r.told) {
 		r.told = l
 	}
-	node := r.node
 	r.mu.Unlock()
+	if err := r.outdated(l); err != nil {
+		return err
+	}
+	node := r.present()
 	if node == nil {
 		return nil
 	}

@@ -121,8 +121,13 @@ func (f *Fleet) Alarms() []string {
 	if state.Full {
 		out = append(out, "the consensus log takes no more changes: the disk of the state folder is full")
 	}
+	if waits, refused := Recovery(f.cfg.Dir); waits {
+		out = append(out, "a recovery of the fleet waits until it is sure that those named lost are silent")
+	} else if refused != "" {
+		out = append(out, "the last recovery was refused: "+refused)
+	}
 	if state.NewerEpoch != 0 {
-		out = append(out, fmt.Sprintf("other nodes are in epoch %d and this one is in %d: let it join again", state.NewerEpoch, state.Epoch))
+		out = append(out, fmt.Sprintf("other nodes are in epoch %d and this one's log is of %d: it begins a new one when it hears of their leader", state.NewerEpoch, state.Epoch))
 	}
 	return out
 }

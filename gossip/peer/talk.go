@@ -75,6 +75,7 @@ func (p *Peers) write(key lineKey, l *line) {
 	defer idle.Stop()
 	var stream grpc.ClientStream
 	var conn *grpc.ClientConn
+	var opened time.Time
 	end := func() {}
 	defer func() { end() }()
 	for {
@@ -98,11 +99,11 @@ func (p *Peers) write(key lineKey, l *line) {
 				p.pause(l)
 				continue
 			}
-			conn, stream, end = c, s, cancel
+			conn, stream, end, opened = c, s, cancel, time.Now()
 		}
 		if err := stream.SendMsg(&frame{raw}); err != nil {
 			p.dropped.Add(1)
-			p.heed(stream)
+			p.heed(stream, opened)
 			end()
 			end, stream = func() {}, nil
 			p.drop(key.id, conn)
@@ -110,10 +111,15 @@ func (p *Peers) write(key lineKey, l *line) {
 	}
 }
 
+// refusalFresh is how old a stream may be whose refusal counts. It is noticed
+// with the next message only: by then a peer that had not heard of this node yet
+// may have, and the next stream tells.
+const refusalFresh = 5 * time.Second
+
 // heed finds out why a stream has ended that cannot be written to any more.
-func (p *Peers) heed(stream grpc.ClientStream) {
+func (p *Peers) heed(stream grpc.ClientStream, opened time.Time) {
 	s := status.Convert(stream.RecvMsg(&frame{}))
-	if p.cfg.Refused != nil && (s.Code() == codes.PermissionDenied || s.Code() == codes.AlreadyExists) {
+	if p.cfg.Refused != nil && time.Since(opened) < refusalFresh && (s.Code() == codes.PermissionDenied || s.Code() == codes.AlreadyExists) {
 		p.cfg.Refused(s.Message())
 	}
 }
