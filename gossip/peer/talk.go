@@ -73,11 +73,8 @@ func (p *Peers) Send(m gossip.Message) error {
 func (p *Peers) write(key lineKey, l *line) {
 	idle := time.NewTimer(idleAfter)
 	defer idle.Stop()
-	var stream grpc.ClientStream
-	var conn *grpc.ClientConn
-	var opened time.Time
-	end := func() {}
-	defer func() { end() }()
+	t := talk{end: func() {}}
+	defer func() { t.end() }()
 	for {
 		var raw []byte
 		select {
@@ -92,23 +89,49 @@ func (p *Peers) write(key lineKey, l *line) {
 		case raw = <-l.queue:
 		}
 		idle.Reset(idleAfter)
-		if stream == nil {
-			c, s, cancel, err := p.talk(key)
-			if err != nil {
-				p.dropped.Add(1)
-				p.pause(l)
-				continue
-			}
-			conn, stream, end, opened = c, s, cancel, time.Now()
+		age := time.Since(t.opened)
+		err := p.say(key, &t, raw)
+		if errors.Is(err, errEnded) && age > refusalFresh {
+			// It may have ended long ago, and nobody said anything since.
+			err = p.say(key, &t, raw)
 		}
-		if err := stream.SendMsg(&frame{raw}); err != nil {
+		if err != nil {
 			p.dropped.Add(1)
-			p.heed(stream, opened)
-			end()
-			end, stream = func() {}, nil
-			p.drop(key.id, conn)
+			if !errors.Is(err, errEnded) {
+				p.pause(l)
+			}
 		}
 	}
+}
+
+// talk is a stream of messages on a connection.
+type talk struct {
+	conn   *grpc.ClientConn
+	stream grpc.ClientStream // nil while there is none
+	opened time.Time
+	end    func()
+}
+
+// errEnded says that a stream has ended; another one may be opened.
+var errEnded = errors.New("the stream has ended")
+
+// say sends one message, on a new stream when there is none.
+func (p *Peers) say(key lineKey, t *talk, raw []byte) error {
+	if t.stream == nil {
+		next, err := p.talk(key)
+		if err != nil {
+			return err
+		}
+		*t = next
+	}
+	if t.stream.SendMsg(&frame{raw}) == nil {
+		return nil
+	}
+	p.heed(t.stream, t.opened)
+	t.end()
+	p.drop(key.id, t.conn)
+	*t = talk{end: func() {}}
+	return errEnded
 }
 
 // refusalFresh is how old a stream may be whose refusal counts. It is noticed
@@ -161,10 +184,10 @@ func (p *Peers) pause(l *line) {
 }
 
 // talk opens a stream of messages.
-func (p *Peers) talk(key lineKey) (*grpc.ClientConn, grpc.ClientStream, func(), error) {
+func (p *Peers) talk(key lineKey) (talk, error) {
 	conn, err := p.conn(key.id)
 	if err != nil {
-		return nil, nil, nil, err
+		return talk{}, err
 	}
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(p.ctx, laneHeader, string(key.lane), bootHeader, strconv.FormatInt(p.cfg.Boot, 10)))
 	stop := time.AfterFunc(2*time.Second, cancel) // for the connection to be made
@@ -172,9 +195,9 @@ func (p *Peers) talk(key lineKey) (*grpc.ClientConn, grpc.ClientStream, func(), 
 	if !stop.Stop() || err != nil {
 		cancel()
 		p.drop(key.id, conn)
-		return nil, nil, nil, errors.Join(err, ctx.Err())
+		return talk{}, errors.Join(err, ctx.Err())
 	}
-	return conn, stream, cancel, nil
+	return talk{conn, stream, time.Now(), cancel}, nil
 }
 
 // connect prepares a connection. It is made when it is first used.

@@ -38,6 +38,7 @@ type Fleet struct {
 	referee *referee
 	journal *journal
 	begin   time.Time
+	over    chan struct{}
 
 	mu    sync.Mutex
 	story bytes.Buffer
@@ -77,12 +78,13 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps
 // be called in a bubble of testing/synctest, and ended with End.
 func New(t testing.TB, n int, seed uint64, folder string) *Fleet {
 	t.Helper()
-	f := &Fleet{t: t, net: simnet.New(seed), git: &origin{}, files: map[string]string{}, begin: time.Now()}
+	f := &Fleet{t: t, net: simnet.New(seed), git: &origin{}, files: map[string]string{}, begin: time.Now(), over: make(chan struct{})}
 	f.net.SetDelay(time.Millisecond)
 	f.referee, f.journal = newReferee(f), newJournal(f.git)
 	for i := range n {
 		f.nodes = append(f.nodes, newNode(f, i+1, folder))
 	}
+	go f.fence()
 	first := f.nodes[0]
 	first.start()
 	for _, other := range f.nodes[1:] {
@@ -106,6 +108,20 @@ func newNode(f *Fleet, number int, folder string) *node {
 	return n
 }
 
+// fence does the work of all fencers, until the fleet ends.
+func (f *Fleet) fence() {
+	for {
+		select {
+		case <-f.over:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		for _, n := range f.nodes {
+			n.fencer.tick()
+		}
+	}
+}
+
 // boot is the clock of all machines.
 func (f *Fleet) boot() time.Duration { return time.Since(f.begin) + time.Hour }
 
@@ -116,8 +132,17 @@ func (f *Fleet) note(format string, args ...any) {
 	f.tell(fmt.Appendf(nil, "%8.3f %s\n", time.Since(f.begin).Seconds(), fmt.Sprintf(format, args...)))
 }
 
-// Write takes the daemons' logs into the story.
-func (f *Fleet) Write(b []byte) (int, error) {
+// diary takes a daemon's log into the story, for as long as the daemon lives.
+type diary struct {
+	f    *Fleet
+	life *life
+}
+
+func (d diary) Write(b []byte) (int, error) {
+	f := d.f
+	if !d.life.alive() {
+		return len(b), nil
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.tell(append(fmt.Appendf(nil, "%8.3f   ", time.Since(f.begin).Seconds()), b...))
@@ -172,7 +197,7 @@ func (n *node) client() *daemon.Client {
 func (n *node) start() {
 	n.dying.Wait()
 	n.life = &life{}
-	log := slog.New(slog.NewTextHandler(n.fleet, &slog.HandlerOptions{
+	log := slog.New(slog.NewTextHandler(diary{n.fleet, n.life}, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
 				return slog.Attr{}
@@ -244,6 +269,7 @@ func (f *Fleet) End() {
 	for _, n := range f.nodes {
 		n.dying.Wait()
 	}
+	close(f.over)
 	time.Sleep(10 * time.Minute) // memberlist's goroutines end some time after it
 	if accusations := f.referee.verdict(); len(accusations) > 0 {
 		f.t.Errorf("the referee saw:\n%s\n%s\nstory:\n%s", bytes.Join(accusations, []byte("\n")), f.journal.keep(), f.tale())

@@ -53,21 +53,22 @@ func (j *journal) add(node string, t daemon.Turn) {
 	j.entries = append(j.entries, entry{node, t.Snapshot.Units["main"], t.Board, t.Facts, t.Authority, t.Now, t.Decision})
 }
 
-// keep writes the journal to disk, and returns how to replay it.
-func (j *journal) keep() string {
+// bytes is the journal as it is kept on disk.
+func (j *journal) bytes() []byte {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	b := book{Entries: j.entries}
 	for _, c := range j.git.commits {
 		b.Commits = append(b.Commits, c.files)
 	}
-	raw, err := json.Marshal(b)
-	if err != nil {
-		return fmt.Sprintf("the journal cannot be written: %v", err)
-	}
+	return mustJSON(b)
+}
+
+// keep writes the journal to disk, and returns how to replay it.
+func (j *journal) keep() string {
 	file, err := os.CreateTemp("", "shoal-sim-*.json")
 	if err == nil {
-		_, err = file.Write(raw)
+		_, err = file.Write(j.bytes())
 		_ = file.Close() // it is for people to read
 	}
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 //   - a node runs only templates of commits that it has accepted;
 //   - nothing is ended while nothing has happened that would be a reason;
 //   - no traffic goes to a machine that has been dead, or to a pod that has ended,
-//     for longer than routed.
+//     for longer than routed, or acting where there is no quorum.
 //
 // What must hold in the end, whole and converged, is asked of the fleet.
 type referee struct {
@@ -38,12 +38,16 @@ type referee struct {
 	claims  map[*life]map[string]api.Claim  // as each daemon last knew them
 	faults  int                             // that may move pods, and are there now
 	quiet   time.Time                       // since when nothing has happened that moves pods
+	quorum  time.Time                       // when there was none last
 	routes  map[string]map[string]time.Time // by node: since when traffic goes to an address that is dead
 }
 
 // routed is for how long traffic may go to what is dead. Whoever notices is a
 // leader, or has to become one first.
-const routed = 3 * time.Second
+const (
+	routed = 3 * time.Second
+	acting = 10 * time.Second
+)
 
 // settled is how long after the last fault or commit pods may still be moved.
 const settled = 2 * time.Minute
@@ -113,8 +117,8 @@ func (r *referee) saw(n *node, c runtimetest.Change) {
 		return
 	}
 	r.fleet.note("%s: %s of %s runs", n.name, c.Held.Name, a.Pod.Identity)
-	if !n.mirror.accepts(a.Commit) {
-		r.accuse("%s runs a pod of %s from commit %s, which it has not accepted", n.name, a.Pod.Identity, a.Commit.Short())
+	if !n.mirror.holds(a.Pod) {
+		r.accuse("%s runs a pod of %s of commit %s from a template that no commit holds which it has accepted", n.name, a.Pod.Identity, a.Commit)
 	}
 	if !r.fleet.git.exclusive(a) {
 		return
@@ -163,6 +167,12 @@ func (r *referee) decided(n *node, life *life, t daemon.Turn) {
 func (r *referee) look() {
 	now := time.Now()
 	alive := r.addresses()
+	limit := acting
+	if r.fleet.quorate() {
+		limit = routed
+	} else {
+		r.quorum = now
+	}
 	for _, n := range r.fleet.nodes {
 		if n.life == nil || n.apart {
 			delete(r.routes, n.name)
@@ -177,13 +187,27 @@ func (r *referee) look() {
 			if !known || began.Before(n.joined) {
 				began = now
 			}
+			if limit == routed && began.Before(r.quorum) {
+				began = r.quorum // now there is somebody again who decides
+			}
 			since[address] = began
-			if waited := now.Sub(began); waited > routed && waited <= routed+glance {
+			if waited := now.Sub(began); waited > limit && waited <= limit+glance {
 				r.accuse("%s has sent traffic to %s for %s, where nothing runs", n.name, address, waited)
 			}
 		}
 		r.routes[n.name] = since
 	}
+}
+
+// quorate reports whether most nodes run and hear each other.
+func (f *Fleet) quorate() bool {
+	count := 0
+	for _, n := range f.nodes {
+		if n.life != nil && !n.apart && n.stalled.IsZero() {
+			count++
+		}
+	}
+	return 2*count > len(f.nodes)
 }
 
 // addresses returns those at which a pod runs.
@@ -233,7 +257,7 @@ func (f *Fleet) whole() error {
 		case err != nil:
 			return fmt.Errorf("%s: %w", n.name, err)
 		case s.Leader == "" || !s.Quorate:
-			return fmt.Errorf("%s follows no leader with a quorum, but %q", n.name, s.Leader)
+			return fmt.Errorf("%s follows no leader with a quorum, but %q (voters %v, term %d, alarms %q)", n.name, s.Leader, s.Voters, s.Term, s.Alarms)
 		case s.Heard > 2*time.Second:
 			return fmt.Errorf("%s has not heard of %s for %s", n.name, s.Leader, s.Heard)
 		case leader != "" && s.Leader != leader:

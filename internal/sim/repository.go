@@ -185,13 +185,33 @@ func (m *mirror) accepts(hash api.Commit) bool {
 	return m.accepted[hash]
 }
 
-// exclusive reports whether a pod must not run twice, as its commit says.
-func (o *origin) exclusive(a api.Assignment) bool {
-	c, _ := o.at(a.Commit)
-	for object := range c.snapshot.Objects() {
-		if object.GVK.Kind == a.Pod.Kind && object.Value.GetNamespace() == a.Pod.Namespace && object.Value.GetName() == a.Pod.Owner {
-			return object.Value.GetAnnotations()["fleet.shoal.dev/exclusive"] == "true"
+// holds reports whether a commit that was ever in force here holds the template
+// of a pod.
+func (m *mirror) holds(p api.Pod) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for hash := range m.accepted {
+		c, _ := m.origin.at(hash)
+		if object, found := workload(c.snapshot, p.Identity); found && object.Revision == p.Revision {
+			return true
 		}
 	}
 	return false
+}
+
+// workload returns the object that a pod is of.
+func workload(s api.Snapshot, id api.Identity) (api.Object, bool) {
+	for object := range s.Objects() {
+		if object.GVK.Kind == id.Kind && object.Value.GetNamespace() == id.Namespace && object.Value.GetName() == id.Owner {
+			return object, true
+		}
+	}
+	return api.Object{}, false
+}
+
+// exclusive reports whether a pod must not run twice, as its commit says.
+func (o *origin) exclusive(a api.Assignment) bool {
+	c, _ := o.at(a.Commit)
+	object, found := workload(c.snapshot, a.Pod.Identity)
+	return found && object.Value.GetAnnotations()["fleet.shoal.dev/exclusive"] == "true"
 }

@@ -39,6 +39,13 @@ func (h *half) wake() {
 	h.changed = make(chan struct{})
 }
 
+// news returns what is closed at the next change.
+func (h *half) news() chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.changed
+}
+
 // conn is one end of a stream.
 type conn struct {
 	network  *Network
@@ -88,6 +95,7 @@ func (c *conn) way() (path, chan struct{}) {
 // Read reads what has arrived.
 func (c *conn) Read(b []byte) (int, error) {
 	for {
+		changed := c.in.news() // before anything is looked at that may change
 		c.mu.Lock()
 		deadline := c.read
 		c.mu.Unlock()
@@ -97,7 +105,6 @@ func (c *conn) Read(b []byte) (int, error) {
 		way, network := c.way()
 		now := time.Now()
 		c.in.mu.Lock()
-		changed := c.in.changed
 		var next time.Time
 		if len(c.in.chunks) > 0 {
 			next = c.in.chunks[0].due
@@ -163,6 +170,7 @@ func wait(deadline, next time.Time, changed, network chan struct{}) error {
 // Write sends. It waits only while the other end has too much to read.
 func (c *conn) Write(b []byte) (int, error) {
 	for {
+		changed := c.out.news()
 		c.mu.Lock()
 		deadline := c.write
 		c.mu.Unlock()
@@ -174,7 +182,6 @@ func (c *conn) Write(b []byte) (int, error) {
 			return 0, errReset
 		}
 		c.out.mu.Lock()
-		changed := c.out.changed
 		if c.out.size < window {
 			c.out.put(b, c.delay())
 			c.out.mu.Unlock()

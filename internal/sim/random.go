@@ -1,0 +1,171 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// Random makes a fleet go through random faults and commits, then asks it to be
+// whole and to have converged. The same seed gives the same faults.
+type Random struct {
+	Seed   uint64
+	Faults int
+}
+
+// Run runs it on a new fleet. It must be called in a bubble of testing/synctest.
+func (r Random) Run(f *Fleet) {
+	w := walk{f: f, random: rand.New(rand.NewPCG(r.Seed, 2))} //nolint:gosec // it must be the same each time
+	f.files["web.yaml"] = deployment("web", 2+w.random.IntN(5), 1, false)
+	f.files["db.yaml"] = deployment("db", 1, 1, true)
+	f.files["cache.yaml"] = deployment("cache", 1, 1, true)
+	if _, err := f.Commit(); err != nil {
+		f.referee.accuse("%v", err)
+		return
+	}
+	f.within(time.Minute, "the first commit runs", f.converged)
+	for range r.Faults {
+		w.step()
+		if len(f.referee.verdict()) > 0 {
+			return
+		}
+	}
+	w.mend()
+	f.note("everything is mended")
+	f.note("one fleet after %s", f.within(15*time.Second, "the nodes are one fleet", f.whole))
+	// One that came and went too often, or that was away, is left alone for a
+	// while before surplus pods go.
+	f.note("converged after %s", f.within(60*time.Second, "what runs is what the newest commit says", f.converged))
+	f.pass(10 * time.Second)
+}
+
+// deployment writes a Deployment with a Service.
+func deployment(name string, replicas, version int, exclusive bool) string {
+	strategy, annotations := "{rollingUpdate: {maxUnavailable: 1, maxSurge: 1}}", "{}"
+	if exclusive {
+		strategy, annotations = "{type: Recreate}", `{fleet.shoal.dev/exclusive: "true"}`
+	}
+	return fmt.Sprintf(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s, annotations: %[5]s}
+spec:
+  replicas: %[2]d
+  strategy: %[4]s
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: c, image: %[6]s, command: [sleep, "1"], env: [{name: VERSION, value: "%[3]d"}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: %[1]s}
+spec: {selector: {app: %[1]s}, ports: [{port: 80}]}
+`, name, replicas, version, strategy, annotations, image)
+}
+
+// walk is a way through random faults.
+type walk struct {
+	f       *Fleet
+	random  *rand.Rand
+	version int
+}
+
+// step does one thing and lets some time pass.
+func (w *walk) step() {
+	f := w.f
+	n := f.nodes[w.random.IntN(len(f.nodes))]
+	pause := time.Duration(w.random.IntN(20_000)) * time.Millisecond
+	switch w.random.IntN(12) {
+	case 0:
+		f.note("> crash %s", n.name)
+		f.Crash(n)
+	case 1:
+		f.note("> kill %s for a moment", n.name)
+		f.Kill(n)
+		f.pass(time.Duration(w.random.IntN(3000)) * time.Millisecond)
+		f.Start(n)
+	case 2:
+		f.note("> kill %s", n.name)
+		f.Kill(n)
+	case 3, 4:
+		f.note("> start %s", n.name)
+		f.Start(n)
+	case 5:
+		f.note("> stall %s", n.name)
+		f.Stall(n)
+		f.pass(time.Duration(w.random.IntN(8000)) * time.Millisecond)
+		f.note("> resume %s", n.name)
+		f.Resume(n)
+	case 6:
+		w.split()
+	case 7:
+		to := f.nodes[w.random.IntN(len(f.nodes))]
+		if to == n {
+			break
+		}
+		f.note("> cut %s %s", n.name, to.name)
+		_, _ = cutLink(f, []string{n.name, to.name}) // both are there
+	case 8:
+		f.note("> heal")
+		f.Heal()
+		f.net.SetLoss(0)
+	case 9:
+		f.note("> loss")
+		f.net.SetLoss(w.random.Float64() / 4)
+	case 10:
+		w.commit()
+	case 11:
+		if w.random.IntN(4) == 0 {
+			f.note("> power off")
+			for _, n := range f.nodes {
+				f.Crash(n)
+			}
+			pause = time.Second
+		}
+	}
+	f.pass(pause)
+}
+
+// split makes two parts, or three.
+func (w *walk) split() {
+	parts := make([][]string, 2+w.random.IntN(2))
+	for _, n := range w.f.nodes {
+		i := w.random.IntN(len(parts))
+		parts[i] = append(parts[i], n.name)
+	}
+	var args []string
+	for _, p := range parts {
+		if len(p) > 0 {
+			args = append(args, strings.Join(p, ","))
+		}
+	}
+	w.f.note("> split %s", strings.Join(args, " "))
+	_, _ = split(w.f, args) // all are there
+}
+
+func (w *walk) commit() {
+	w.version++
+	name := []string{"web", "db", "cache"}[w.random.IntN(3)]
+	replicas := 1
+	if name == "web" {
+		replicas = 1 + w.random.IntN(6)
+	}
+	w.f.note("> commit %s: %d of version %d", name, replicas, w.version+1)
+	w.f.files[name+".yaml"] = deployment(name, replicas, w.version+1, name != "web")
+	if _, err := w.f.Commit(); err != nil {
+		w.f.referee.accuse("%v", err)
+	}
+}
+
+// mend ends all faults.
+func (w *walk) mend() {
+	w.f.Heal()
+	w.f.net.SetLoss(0)
+	for _, n := range w.f.nodes {
+		w.f.Resume(n)
+		w.f.Start(n)
+	}
+}
