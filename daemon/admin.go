@@ -27,6 +27,7 @@ type Status struct {
 	Heard      time.Duration    `json:"heard"`   // since the leader was last heard of, in nanoseconds
 	Epoch      uint64           `json:"epoch"`
 	Term       uint64           `json:"term"`
+	Entry      uint64           `json:"entry"` // of the fleet's log, up to which this node knows it
 	Voters     []string         `json:"voters,omitempty"`
 	Health     []api.NodeHealth `json:"health,omitempty"` // of nodes that are not well
 	Units      []api.UnitStatus `json:"units"`
@@ -115,6 +116,7 @@ func (c *control) status(version string) Status {
 	s.Nodes, s.Observed, s.AsOf, s.Health = v.board.Nodes, v.observed, v.published, v.board.Health
 	s.Leader, s.Quorate, s.Heard = v.company.Leader, v.company.Authority.Quorate, v.company.Heard
 	s.Epoch, s.Term, s.Voters = v.company.Authority.Epoch, v.company.Authority.Term, c.part.Voters()
+	s.Entry = v.company.Ledger.Index
 	s.Alarms = append(s.Alarms, c.part.Alarms()...)
 	if full := c.diskAlarm(); full != "" {
 		s.Alarms = append(s.Alarms, full)

@@ -51,6 +51,6 @@ func root() *cobra.Command {
 			"pods on containerd and routes its traffic. Any node answers kubectl, read-only.",
 		SilenceErrors: true, SilenceUsage: true,
 	}
-	cmd.AddCommand(initCommand(), joinCommand(), tokenCommand(), runCommand(), drainCommand(), removeCommand(), checkCommand(), planCommand(), statusCommand(), kubeconfigCommand(), resetCommand(), versionCommand())
+	cmd.AddCommand(initCommand(), joinCommand(), tokenCommand(), runCommand(), drainCommand(), removeCommand(), recoverCommand(), checkCommand(), planCommand(), statusCommand(), kubeconfigCommand(), resetCommand(), versionCommand())
 	return cmd
 }

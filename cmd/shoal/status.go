@@ -123,7 +123,7 @@ func printLeader(w io.Writer, s daemon.Status) {
 		fmt.Fprintf(w, "leader\t%s\tquorate, epoch %d, term %d, heard %s ago\n", s.Leader, s.Epoch, s.Term, s.Heard.Round(time.Millisecond))
 	default:
 		fmt.Fprintf(w, "leader\t%s\tacting, heard %s ago\n", s.Leader, s.Heard.Round(time.Millisecond))
-		fmt.Fprintf(w, "alarm\t\tmost of the nodes that vote (%s) are out of reach: exclusive pods wait and no node can join\n", strings.Join(s.Voters, ", "))
+		fmt.Fprintf(w, "alarm\t\tmost of the nodes that vote (%s) are out of reach: exclusive pods wait and no node can join; if they are gone for good see shoal recover (this node knows entry %d)\n", strings.Join(s.Voters, ", "), s.Entry)
 	}
 }
 

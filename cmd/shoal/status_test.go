@@ -19,7 +19,7 @@ func TestPrintStatus(t *testing.T) {
 		return api.NodeInfo{Name: name, Units: map[string]api.Commit{"main": api.Commit(commit)}, Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}}
 	}
 	s := daemon.Status{
-		Version: "1", Fleet: "f", Node: "n1", Leader: "n2", Epoch: 1, Term: 7, Heard: 120 * time.Millisecond, Voters: []string{"n1", "n2", "n3"}, Observed: true,
+		Version: "1", Fleet: "f", Node: "n1", Leader: "n2", Epoch: 1, Term: 7, Entry: 57, Heard: 120 * time.Millisecond, Voters: []string{"n1", "n2", "n3"}, Observed: true,
 		Units:  []api.UnitStatus{{Unit: "main", URL: "/srv/fleet.git", Accepted: api.CommitInfo{Commit: "0123456789abcdef", Subject: "three"}, InForce: now.Add(-time.Minute)}},
 		Nodes:  []api.NodeInfo{node("n1", "10.0.0.1", "0123456789abcdef"), node("n2", "10.0.0.2", "ffffffffffffffff"), node("n3", "10.0.0.3", "0123456789abcdef")},
 		Health: []api.NodeHealth{{Node: "n3", Status: api.NodeLost, Since: now.Add(-5 * time.Second)}},
@@ -35,7 +35,7 @@ func TestPrintStatus(t *testing.T) {
 	want := `fleet     f
 node      n1               shoal 1
 leader    n2               acting, heard 120ms ago
-alarm                      most of the nodes that vote (n1, n2, n3) are out of reach: exclusive pods wait and no node can join
+alarm                      most of the nodes that vote (n1, n2, n3) are out of reach: exclusive pods wait and no node can join; if they are gone for good see shoal recover (this node knows entry 57)
 follows   /srv/fleet.git
 in force  0123456          three (1m0s ago)
 alarm     n3               the node is lost since 5s ago
