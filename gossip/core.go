@@ -96,14 +96,16 @@ type Core struct {
 	fresh     []byte // a ledger that came and was not taken out yet
 	born      time.Duration
 	health    []api.NodeHealth // as the leader says
-	leaving   bool
-	refused   string
-	refusedAt time.Duration
-	sent      map[Kind]outgoing // own records on their way to the leader
-	wantAll   bool              // the leader asked for the digest
-	compared  time.Duration
-	turn      int    // exchanges so far
-	salt      uint64 // makes every node begin with another peer
+	// healthQuorate says that it was one with a quorum.
+	healthQuorate bool
+	leaving       bool
+	refused       string
+	refusedAt     time.Duration
+	sent          map[Kind]outgoing // own records on their way to the leader
+	wantAll       bool              // the leader asked for the digest
+	compared      time.Duration
+	turn          int    // exchanges so far
+	salt          uint64 // makes every node begin with another peer
 
 	probes     map[string][]string // who asked whether a node is reached
 	revision   uint64              // of the health of followers

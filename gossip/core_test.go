@@ -119,6 +119,31 @@ func TestNewLeader(t *testing.T) {
 	w.follow(time.Second, 1, 1, 2, 3, 4)
 }
 
+// TestTheDeadStayDead: a machine that is lost does not come back because somebody
+// else leads, and one that was only said to be lost does within a renewal.
+func TestTheDeadStayDead(t *testing.T) {
+	w := newNetwork(t, 5, 1)
+	w.raft(0, 1)
+	w.follow(2*time.Second, 0)
+	w.nodes[4].down, w.nodes[3].down = true, true
+	w.until(5*time.Second, "n3 and n4 are lost", func() bool {
+		return w.nodes[1].status("n4") == api.NodeLost && w.nodes[1].status("n3") == api.NodeLost
+	})
+	w.run(2 * time.Second)
+	w.boot(w.nodes[3]) // nobody has heard of it when the next one leads
+	w.nodes[0].down = true
+	w.raft(1, 2)
+	for range 40 {
+		w.run(100 * time.Millisecond)
+		if got := w.nodes[1].status("n4"); got != api.NodeLost {
+			t.Fatalf("at %s n4, which is dead, is %q", w.now, got)
+		}
+	}
+	if got := w.nodes[1].status("n3"); got != api.NodeAlive {
+		t.Errorf("n3, which came back, is %q", got)
+	}
+}
+
 // TestActingLeader: without a quorum the lowest node that is reached acts, in
 // each part of a split, and lays down when a quorate leader is heard of.
 func TestActingLeader(t *testing.T) {

@@ -148,7 +148,7 @@ func (c *Core) grant(from string, g *Grant) error {
 			c.sent[kind] = outgoing{sent.version, -1} // arrived
 		}
 	}
-	c.health = g.Health
+	c.health, c.healthQuorate = g.Health, g.Quorate
 	c.wantAll = c.wantAll || g.WantDigest
 	return c.accept(g)
 }

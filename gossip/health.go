@@ -13,7 +13,7 @@ import (
 type health struct {
 	status    api.NodeStatus
 	since     time.Time
-	lostAt    time.Duration
+	lostAt    time.Duration // by this leader's own judgement
 	probed    time.Duration // when peers were last asked
 	penalty   float64       // for coming and going
 	penaltyAt time.Duration
@@ -86,6 +86,26 @@ func (c *Core) checkConnectivity() {
 			f.probed = c.now
 			c.send(Message{To: p.ID, Ping: &Ping{}})
 		}
+	}
+}
+
+// inherit takes over what a quorate leader has last said of a node that this one
+// has not heard since: a machine that is dead does not come back to life because
+// somebody else leads. One that lives after all renews soon.
+func (c *Core) inherit(p Peer, f *follower) {
+	if !c.healthQuorate {
+		return
+	}
+	i := slices.IndexFunc(c.health, func(h api.NodeHealth) bool { return h.Node == p.Name })
+	if i < 0 {
+		return
+	}
+	h := c.health[i]
+	if heard, ever := c.heard[p.ID]; h.Gone() && (!ever || c.now-heard >= SuspectAfter) {
+		f.status, f.since = h.Status, h.Since
+	}
+	if h.Unstable {
+		f.unstable, f.penalty, f.penaltyAt = true, flapSuppress, c.now
 	}
 }
 

@@ -108,6 +108,7 @@ func (c *Core) takeLead(a Authority) {
 		if heard, ever := c.heard[p.ID]; p.ID == former && ever {
 			f.heard = heard
 		}
+		c.inherit(p, f)
 	}
 	c.greet()
 }
@@ -122,7 +123,7 @@ func (c *Core) greet() {
 // layDown makes this node a follower again.
 func (c *Core) layDown(why string) {
 	c.say("leads no more: %s", why)
-	c.health = c.lead.unwell(c)
+	c.health, c.healthQuorate = c.lead.unwell(c), c.lead.authority.Quorate
 	c.lead, c.authority = nil, Authority{Epoch: c.authority.Epoch, Term: c.authority.Term}
 	clear(c.sent)
 	c.pinged = 0
