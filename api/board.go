@@ -69,6 +69,35 @@ type PodState struct {
 	Started  time.Time       `json:"started,omitzero"`
 	ReadyAt  time.Time       `json:"readyAt,omitzero"` // since when it has been ready without a break
 	Claim    Claim           `json:"claim,omitzero"`
+	// Containers are those that the rest does not say all of: see
+	// runtime.Containers. A pod that is well has none.
+	Containers []ContainerState `json:"containers,omitempty"`
+}
+
+// ContainerState is one container of a PodState.
+type ContainerState struct {
+	Name     string    `json:"name"`
+	Init     bool      `json:"init,omitempty"`
+	Running  bool      `json:"running,omitempty"`
+	Ready    bool      `json:"ready,omitempty"`
+	Restarts int32     `json:"restarts,omitempty"`
+	Since    time.Time `json:"since,omitzero"` // it runs
+	// Waiting and Message are why it waits, when it does.
+	Waiting string `json:"waiting,omitempty"`
+	Message string `json:"message,omitempty"`
+	// Ended is how it ended, when it neither runs nor waits; Before is how the
+	// run before this one did.
+	Ended  *ContainerEnd `json:"ended,omitempty"`
+	Before *ContainerEnd `json:"before,omitempty"`
+}
+
+// ContainerEnd is how a run of a container ended.
+type ContainerEnd struct {
+	ExitCode int32     `json:"exitCode"`
+	Reason   string    `json:"reason,omitempty"`
+	Message  string    `json:"message,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
 }
 
 // Usage is what a node and its pods consume.

@@ -37,6 +37,7 @@ type control struct {
 	part    *fleet.Fleet // this node's part in its fleet
 	agent   *agent.Agent
 	events  *events
+	others  *others    // events of other nodes
 	address netip.Addr // of this node
 	boot    int64      // when this daemon started, in Unix nanoseconds
 	metrics *metrics

@@ -106,11 +106,9 @@ func (m Machine) openFleet(cfg Config, id *identity.Identity, node identity.Node
 			Bind: cfg.Gossip.Listen, Advertise: func() string { return cfg.peerAddress(m.Address()) },
 			Seeds: func() []string { return cfg.Gossip.Seeds }, Transport: m.Transport,
 		},
-		Answer: func(context.Context, string, string, []byte) ([]byte, error) {
-			return nil, errors.New("this daemon does not know the question: it may be older than the one that asks")
-		},
-		Serve: c.serveStream,
-		Say:   func(text string) { log.Info(text) },
+		Answer: c.answer,
+		Serve:  c.serveStream,
+		Say:    func(text string) { log.Info(text) },
 	})
 }
 

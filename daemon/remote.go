@@ -8,13 +8,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/runtime"
 )
 
 // What other nodes say of themselves, as Kubernetes' objects show it.
 
 // remoteStatus returns the status of a pod on another node, as far as that
-// node's digest tells: which container was restarted or is not ready it does
-// not say.
+// node's digest tells.
 func remoteStatus(object *corev1.Pod, state *api.PodState, host string) corev1.PodStatus {
 	started := metav1.NewTime(state.Started)
 	out := corev1.PodStatus{
@@ -45,21 +45,7 @@ func remoteStatus(object *corev1.Pod, state *api.PodState, host string) corev1.P
 	condition(corev1.PodReady, state.Ready, since)
 	condition(corev1.ContainersReady, state.Ready, since)
 	condition(corev1.PodScheduled, true, state.Started)
-	for i, c := range object.Spec.Containers {
-		s := corev1.ContainerStatus{Name: c.Name, Image: c.Image, Ready: state.Ready, Started: &running}
-		if i == 0 {
-			s.RestartCount = state.Restarts
-		}
-		switch {
-		case running && (state.Ready || state.Reason == "" || state.Reason == "ContainersNotReady"):
-			s.State.Running = &corev1.ContainerStateRunning{StartedAt: started}
-		case state.Phase == corev1.PodSucceeded || state.Phase == corev1.PodFailed:
-			s.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: state.ExitCode, Reason: state.Reason, Message: state.Message}
-		default:
-			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: state.Reason, Message: state.Message}
-		}
-		out.ContainerStatuses = append(out.ContainerStatuses, s)
-	}
+	out.InitContainerStatuses, out.ContainerStatuses = runtime.Containers(&object.Spec, *state)
 	return out
 }
 

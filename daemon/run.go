@@ -132,6 +132,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	trafficPoke, drainedPoke, pathsPoke := newPoke(), newPoke(), newPoke()
 	server := kubeapi.New(c.apiConfig(version))
 	c.events = newEvents(cfg.Node, server.Changed)
+	c.others = newOthers(server.Changed)
 	c.publish = func() { loop.Poke(trafficPoke); loop.Poke(pathsPoke); server.Changed() }
 	certificate, err := id.Server(serverNames(cfg.Node, cfg.Network.Domain, address))
 	if err != nil {
@@ -257,14 +258,14 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 func (c *control) apiConfig(version string) kubeapi.Config {
 	var shown wardrobe
 	return kubeapi.Config{
-		Version: version, Now: time.Now, Metrics: c.metrics.handler(),
+		Version: version, Now: time.Now, Metrics: c.metrics.handler(), Gather: c.gather,
 		Repository: func() string { return shownURL(c.cfg.Repository.URL) },
 		Objects: func() []api.KubeObject {
 			var out []api.KubeObject
 			if v := c.view.Load(); v != nil {
 				out = v.objects(&shown, c.snapshotAt)
 			}
-			for _, event := range c.events.list() {
+			for _, event := range c.others.with(c.events.list()) {
 				out = append(out, event)
 			}
 			return out

@@ -146,6 +146,7 @@ func State(d Desired, p ObservedPod, status corev1.PodStatus) api.PodState {
 	if out.Phase == corev1.PodRunning && !out.Ready && !out.Stopping && out.Reason == "" {
 		out.Reason, out.Message = unreadyReason(p, status)
 	}
+	out.Containers = details(out, status)
 	return out
 }
 

@@ -21,6 +21,7 @@ func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, q request) {
 		s.fail(w, r, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "get", q.kind.Resource().GroupResource(), q.name, err.Error(), 0, false))
 		return
 	}
+	s.gather(r.Context(), q.kind.Kind)
 	s.update()
 	e, found := s.store.get(q.kind.GroupKind(), q.namespace, q.name)
 	if !found {
@@ -46,6 +47,7 @@ func (s *Server) serveList(w http.ResponseWriter, r *http.Request, q request) {
 		s.fail(w, r, apierrors.NewBadRequest(err.Error()))
 		return
 	}
+	s.gather(r.Context(), q.kind.Kind)
 	s.update()
 	entries, version := s.store.list(q.kind.GroupKind(), match)
 	object, err := shape(f, q.kind, entries, version, true, include(r))

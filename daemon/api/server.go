@@ -33,6 +33,9 @@ type Config struct {
 	Repository func() string
 	// Logs opens the log of a container of an instance.
 	Logs func(ctx context.Context, instance, container string, options corev1.PodLogOptions) (io.ReadCloser, error)
+	// Gather brings in what other nodes know of a kind, within a second or so;
+	// nil when there are none. Objects then lists it.
+	Gather func(ctx context.Context, kind string)
 	// Ready says why this node is not ready to answer, nil when it is.
 	Ready   func() error
 	Metrics http.Handler
@@ -80,6 +83,13 @@ func (s *Server) Run(ctx context.Context) {
 		}
 		return time.Time{}
 	}, s.poke)
+}
+
+// gather brings in what other nodes know of a kind.
+func (s *Server) gather(ctx context.Context, kind string) {
+	if s.cfg.Gather != nil {
+		s.cfg.Gather(ctx, kind)
+	}
 }
 
 // update reads the objects anew if they may have changed.

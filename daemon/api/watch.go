@@ -22,6 +22,9 @@ import (
 // Kubernetes sends them about once a minute.
 const bookmarkEvery = time.Minute
 
+// gatherEvery is how often an open watch brings in what other nodes know.
+const gatherEvery = 2 * time.Second
+
 // writeTimeout is how long a client may take to read what it is sent before its
 // watch is dropped: a slow reader must not hold memory.
 const writeTimeout = 30 * time.Second
@@ -54,6 +57,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, q request) {
 	}
 	s.watchers.Add(1)
 	defer s.watchers.Add(-1)
+	s.gather(r.Context(), q.kind.Kind)
 	s.update()
 
 	query := r.URL.Query()
@@ -127,6 +131,8 @@ func (wt *watcher) run(ctx context.Context, from start, bookmarks bool) {
 	}
 	ticker := time.NewTicker(bookmarkEvery)
 	defer ticker.Stop()
+	gather := time.NewTicker(gatherEvery)
+	defer gather.Stop()
 	version := from.version
 	for {
 		changes, upTo, news, ok := wt.server.store.since(wt.request.kind.GroupKind(), version)
@@ -144,6 +150,8 @@ func (wt *watcher) run(ctx context.Context, from start, bookmarks bool) {
 		case <-ctx.Done():
 			return
 		case <-news:
+		case <-gather.C:
+			wt.server.gather(ctx, wt.request.kind.Kind)
 		case <-ticker.C:
 			if bookmarks && wt.bookmark(version, false) != nil {
 				return

@@ -97,6 +97,17 @@ func (f *Fleet) Propose(ctx context.Context, command gossip.Command) error {
 	return nil
 }
 
+// Ask asks a node a question that Config.Answer answers there.
+func (f *Fleet) Ask(ctx context.Context, name, kind string, question []byte) ([]byte, error) {
+	f.mu.Lock()
+	m, known := f.ledger.Member(name)
+	f.mu.Unlock()
+	if !known {
+		return nil, errors.New("no node of the fleet has the name " + name)
+	}
+	return f.peers.Ask(ctx, m.ID, kind, question)
+}
+
 // Open opens an opaque stream of some kind to a node.
 func (f *Fleet) Open(ctx context.Context, name, kind string) (peer.Stream, error) {
 	f.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -340,7 +341,7 @@ func (a *Agent) publish(instance string, r report) {
 	defer a.mu.Unlock()
 	old, found := a.reports[instance]
 	a.reports[instance] = r
-	if !found || old.state != r.state || !equality.Semantic.DeepEqual(old.status, r.status) {
+	if !found || !reflect.DeepEqual(old.state, r.state) || !equality.Semantic.DeepEqual(old.status, r.status) {
 		a.notify()
 	}
 }
