@@ -32,6 +32,7 @@ type Status struct {
 	Health     []api.NodeHealth `json:"health,omitempty"` // of nodes that are not well
 	Units      []api.UnitStatus `json:"units"`
 	Nodes      []api.NodeInfo   `json:"nodes"`
+	Usage      []api.Usage      `json:"usage,omitempty"` // by node
 	Pods       []PodStatus      `json:"pods"`
 	Alarms     []string         `json:"alarms,omitempty"` // what is wrong beside units, nodes and pods
 	Observed   bool             `json:"observed"`         // the pods of the machine have been listed since the daemon started
@@ -114,6 +115,7 @@ func (c *control) status(version string) Status {
 		return s
 	}
 	s.Nodes, s.Observed, s.AsOf, s.Health = v.board.Nodes, v.observed, v.published, v.board.Health
+	s.Usage = c.part.View().Board.Usage // newer than the view: usage wakes nobody
 	s.Leader, s.Quorate, s.Heard = v.company.Leader, v.company.Authority.Quorate, v.company.Heard
 	s.Epoch, s.Term, s.Voters = v.company.Authority.Epoch, v.company.Authority.Term, c.part.Voters()
 	s.Entry = v.company.Ledger.Index

@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-dev/shoal/policy/iptables"
 	"github.com/shoal-dev/shoal/runtime/agent"
 	"github.com/shoal-dev/shoal/runtime/network"
+	"github.com/shoal-dev/shoal/runtime/usage"
 	"github.com/shoal-dev/shoal/scheduler"
 )
 
@@ -39,6 +40,9 @@ type Machine struct {
 	// Containers fills in what takes the place of containerd, CNI, the keeper
 	// and the fencer.
 	Containers func(*agent.Config)
+	// Usage reads what the machine and its pods, given by their cgroups, have
+	// used at a time; nil where there is nothing to read.
+	Usage func(groups map[string]string, at time.Duration) (usage.Counters, error)
 	// Decided is told of every decision of this node, before anybody acts on
 	// it. It must not change what it is told.
 	Decided func(Turn)
@@ -104,6 +108,7 @@ func Local() Machine {
 		},
 		Fabric:     func(self network.Peer) (Fabric, error) { return network.NewFabric(self, "") },
 		Containers: func(*agent.Config) {},
+		Usage:      usage.Kernel().Read,
 		Decided:    func(Turn) {},
 	}
 }

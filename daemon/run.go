@@ -174,6 +174,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	g.Go(func() error { return c.agent.Run(ctx) })
 	g.Go(func() error { return names.Run(ctx) })
 	g.Go(func() error { loop.Run(ctx, loop.Config{Max: nodeRefresh}, c.lookAtNode, c.lookPoke); return nil })
+	g.Go(func() error { loop.Run(ctx, loop.Config{Max: time.Minute}, c.measuring()); return nil })
 	g.Go(func() error {
 		loop.Run(ctx, loop.Config{Max: time.Minute}, c.step, repo.Changed(), c.agent.Changed(), drainedPoke, c.nodeChanged, c.part.Changed())
 		return nil

@@ -215,6 +215,7 @@ func (v *view) nodeObject(n *api.NodeInfo) *corev1.Node {
 			NodeInfo: n.System, Images: n.Images,
 		},
 	}
+	out.Annotations = v.usageOf(n.Name)
 	out.Spec.Unschedulable = n.Unschedulable || n.Draining
 	if health := v.board.HealthOf(n.Name); health.Gone() {
 		out.Status.Conditions = unheardOf(n.Conditions, health)

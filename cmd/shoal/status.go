@@ -131,7 +131,7 @@ func printLeader(w io.Writer, s daemon.Status) {
 func printNodes(out io.Writer, s daemon.Status, now time.Time) error {
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSTATE\tROLE\tADDRESS\tPODS\tREADY\tCOMMIT\tBEHIND")
+	fmt.Fprintln(w, "NODE\tSTATE\tROLE\tADDRESS\tCPU\tMEMORY\tPODS\tREADY\tCOMMIT\tBEHIND")
 	health := api.Board{Health: s.Health}
 	for _, n := range s.Nodes {
 		h := health.HealthOf(n.Name)
@@ -169,9 +169,20 @@ func printNodes(out io.Writer, s daemon.Status, now time.Time) error {
 				behind = "since " + ago(u.InForce, now)
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", n.Name, state, role, address, pods, ready, commit, behind)
+		cpu, memory := usageOf(s.Usage, n.Name, h.Gone())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", n.Name, state, role, address, cpu, memory, pods, ready, commit, behind)
 	}
 	return w.Flush()
+}
+
+// usageOf returns what a node uses, as far as it is known.
+func usageOf(all []api.Usage, node string, gone bool) (cpu, memory string) {
+	for _, u := range all {
+		if u.Node == node && !gone && u.Used != nil {
+			return u.Used.Cpu().String(), u.Used.Memory().String()
+		}
+	}
+	return "-", "-"
 }
 
 func printUnit(w io.Writer, u api.UnitStatus, now time.Time) {

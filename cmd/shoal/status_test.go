@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/daemon"
@@ -23,6 +24,7 @@ func TestPrintStatus(t *testing.T) {
 		Units:  []api.UnitStatus{{Unit: "main", URL: "/srv/fleet.git", Accepted: api.CommitInfo{Commit: "0123456789abcdef", Subject: "three"}, InForce: now.Add(-time.Minute)}},
 		Nodes:  []api.NodeInfo{node("n1", "10.0.0.1", "0123456789abcdef"), node("n2", "10.0.0.2", "ffffffffffffffff"), node("n3", "10.0.0.3", "0123456789abcdef")},
 		Health: []api.NodeHealth{{Node: "n3", Status: api.NodeLost, Since: now.Add(-5 * time.Second)}},
+		Usage:  []api.Usage{{Node: "n1", Used: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("230m"), corev1.ResourceMemory: resource.MustParse("512Mi")}}},
 		Pods: []daemon.PodStatus{
 			{Namespace: "app", Name: "a", Node: "n1", Phase: "Running", Ready: true},
 			{Namespace: "app", Name: "b", Node: "n3", Phase: "Running", Ready: true},
@@ -41,10 +43,10 @@ in force  0123456          three (1m0s ago)
 alarm     n3               the node is lost since 5s ago
 pods      2 of 2 ready
 
-NODE  STATE  ROLE    ADDRESS   PODS  READY  COMMIT   BEHIND
-n1    Alive  voter   10.0.0.1  1     1      0123456
-n2    Alive  leader  10.0.0.2  0     0      fffffff  since 1m0s ago
-n3    Lost   voter   10.0.0.3  1     0      0123456
+NODE  STATE  ROLE    ADDRESS   CPU   MEMORY  PODS  READY  COMMIT   BEHIND
+n1    Alive  voter   10.0.0.1  230m  512Mi   1     1      0123456
+n2    Alive  leader  10.0.0.2  -     -       0     0      fffffff  since 1m0s ago
+n3    Lost   voter   10.0.0.3  -     -       1     0      0123456
 `
 	// How wide the columns are does not matter.
 	if diff := cmp.Diff(words(want), words(out.String())); diff != "" {

@@ -82,3 +82,15 @@ func (a *Agent) ended(instance, id string) bool {
 	}
 	return true
 }
+
+// Groups returns the cgroups of the pods that this machine holds, below the mount
+// of each hierarchy, by instance.
+func (a *Agent) Groups() map[string]string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make(map[string]string, len(a.reports))
+	for instance := range a.reports {
+		out[instance] = a.cfg.Engine.Group(instance)
+	}
+	return out
+}

@@ -1,0 +1,78 @@
+package usage_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/runtime/usage"
+)
+
+// TestRead: both versions of cgroups tell the same, as recorded.
+func TestRead(t *testing.T) {
+	for version, cpu := range map[string]time.Duration{"v1": 1234567890, "v2": 1234567 * time.Microsecond} {
+		got, err := usage.Roots{Proc: "testdata/proc", Cgroup: "testdata/" + version}.Read(map[string]string{"i1": "/shoal/i1", "gone": "/shoal/gone"}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := usage.Counters{
+			At: time.Hour, Node: usage.Counter{CPU: 14 * time.Second, Memory: 8192000 << 10},
+			Pods: map[string]usage.Counter{"i1": {CPU: cpu, Memory: 40 << 20}},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", version, diff)
+		}
+	}
+}
+
+// TestReadHere reads this machine.
+func TestReadHere(t *testing.T) {
+	got, err := usage.Kernel().Read(map[string]string{"all": "/"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Node.CPU <= 0 || got.Node.Memory <= 0 || got.Pods["all"].CPU <= 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestBetween: what hardly changes is not told again.
+func TestBetween(t *testing.T) {
+	const second = time.Second
+	now := time.Unix(1000, 0)
+	reading := func(at, node, pod time.Duration, memory int64) usage.Counters {
+		return usage.Counters{At: at, Node: usage.Counter{CPU: node, Memory: memory << 20}, Pods: map[string]usage.Counter{"i": {CPU: pod, Memory: memory << 16}}}
+	}
+	text := func(u api.Usage) string {
+		show := func(l corev1.ResourceList) string { return l.Cpu().String() + " " + l.Memory().String() }
+		return show(u.Used) + ", " + show(u.Pods["i"])
+	}
+	zero := reading(0, 0, 0, 1024)
+	first := usage.Between(zero, reading(10*second, 5*second, 2*second, 1024), api.Usage{}, "n1", now)
+	if got := text(first); got != "500m 1Gi, 200m 64Mi" || first.Node != "n1" || !first.Time.Equal(now) {
+		t.Errorf("got %s", got)
+	}
+	same := usage.Between(zero, reading(10*second, 5500*time.Millisecond, 2400*time.Millisecond, 1040), first, "n1", now.Add(second))
+	if diff := cmp.Diff(first, same); diff != "" {
+		t.Errorf("told again: %s", diff)
+	}
+	more := usage.Between(zero, reading(10*second, 8*second, 2400*time.Millisecond, 2048), first, "n1", now.Add(second))
+	if got := text(more); got != "800m 2Gi, 200m 128Mi" || !more.Time.After(now) {
+		t.Errorf("got %s", got)
+	}
+	if got := usage.Between(zero, zero, first, "n1", now); cmp.Diff(first, got) != "" {
+		t.Error("no time passed, and something was told")
+	}
+	gone := reading(10*second, 5*second, 2*second, 1024)
+	gone.Pods = nil
+	if got := usage.Between(zero, gone, first, "n1", now); len(got.Pods) != 0 || got.Used.Cpu().String() != "500m" {
+		t.Errorf("a pod that is gone: %s", text(got))
+	}
+	fresh := usage.Between(usage.Counters{}, reading(10*second, 5*second, 2*second, 1024), api.Usage{}, "n1", now)
+	if _, told := fresh.Pods["i"][corev1.ResourceCPU]; told {
+		t.Error("the processor time of a pod that was not there is told")
+	}
+}
