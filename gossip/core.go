@@ -21,7 +21,7 @@ const (
 	resendAfter  = time.Second             // what was sent and is not confirmed is sent again
 	compareEvery = time.Second             // with one peer after another
 	refusalHolds = 10 * time.Second        // after it was last heard
-
+	tickSlack    = 20 * time.Millisecond   // what is due that soon does not wait for the next tick
 )
 
 // A Peer is a node of the roster, as far as talking to it goes.
@@ -279,7 +279,7 @@ func (c *Core) Tick(now time.Duration, wall time.Time) {
 		}
 		c.watch()
 	} else {
-		if now-c.renewed >= RenewEvery {
+		if now-c.renewed >= RenewEvery-tickSlack {
 			c.renew()
 		}
 		c.orphan()

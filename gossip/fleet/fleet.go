@@ -155,20 +155,46 @@ func (f *Fleet) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// A node that takes no part in elections has nothing to be in time for but its
+// own renewals. It looks at the clock less often, and its consensus less often
+// still: a machine that idles should sleep.
+const (
+	calmTick  = 2 * consensus.TickInterval
+	calmTicks = 10 // for one of the consensus
+)
+
 // tick tells the time to the core and to the consensus.
 func (f *Fleet) tick(ctx context.Context) error {
-	ticker := time.NewTicker(consensus.TickInterval)
+	pace := consensus.TickInterval
+	ticker := time.NewTicker(pace)
 	defer ticker.Stop()
-	for {
+	for n := 0; ; n++ {
+		var now time.Time
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-ticker.C:
+		case now = <-ticker.C:
+		}
+		calm := false
+		f.do(func() {
+			f.core.Tick(f.cfg.Boot(), now)
+			calm = !f.core.Leads()
+		})
+		state := f.log.State()
+		calm = calm && !state.Voter && !state.Leads && !state.Joint
+		if !calm || n%calmTicks == 0 {
 			select {
 			case f.ticks <- now:
 			default: // the disk is slow
 			}
-			f.do(func() { f.core.Tick(f.cfg.Boot(), now) })
+		}
+		wanted := consensus.TickInterval
+		if calm {
+			wanted = calmTick
+		}
+		if wanted != pace {
+			pace = wanted
+			ticker.Reset(pace)
 		}
 	}
 }

@@ -13,12 +13,14 @@ import (
 	"github.com/shoal-dev/shoal/runtime/fencer"
 )
 
-// How often the fencer is told of the lease, how often this process does its work
+// How often the fencer is told of the lease, and when it has nothing to fence,
+// how often this process does its work
 // while there is none, and for how long there must be a lease again before
 // something starts that was without: a claim that was just given to another node
 // must have been heard of here.
 const (
 	tellEvery = 250 * time.Millisecond
+	tellIdle  = time.Second
 	wardEvery = 20 * time.Millisecond
 	settle    = 2 * time.Second
 )
@@ -180,10 +182,22 @@ func (a *Agent) tendLease(ctx context.Context) {
 		if err == nil {
 			err = a.sweepFencer(ctx)
 		}
-		if wait = tellEvery; a.noteFencer(fenced, err) {
+		switch busy := a.noteFencer(fenced, err); {
+		case busy:
 			wait = wardEvery
+		case err == nil && a.idle():
+			wait = tellIdle
+		default:
+			wait = tellEvery
 		}
 	}
+}
+
+// idle reports whether there is a lease and nothing that needs it.
+func (a *Agent) idle() bool {
+	a.exclusive.mu.Lock()
+	defer a.exclusive.mu.Unlock()
+	return a.exclusive.usable && len(a.exclusive.held) == 0
 }
 
 // noteFencer takes in what the fencer says, or that it says nothing: then this
