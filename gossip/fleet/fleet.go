@@ -71,6 +71,7 @@ type Fleet struct {
 	keeper  keeper
 	guard   guard
 	ticks   chan time.Time
+	turns   chan struct{} // of tend, every turnEvery
 	changed chan struct{}
 	voters  []uint64      // that were asked for last; belongs to tend, as do the next ones
 	saved   gossip.Ledger // that is on disk
@@ -92,7 +93,7 @@ type Fleet struct {
 // founded or joined.
 func Open(cfg Config) (*Fleet, error) {
 	f := &Fleet{
-		cfg: cfg, keeper: keeper{filepath.Join(cfg.Dir, "ledger")}, ticks: make(chan time.Time, 1), changed: make(chan struct{}, 1),
+		cfg: cfg, keeper: keeper{filepath.Join(cfg.Dir, "ledger")}, ticks: make(chan time.Time, 1), turns: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		hints: map[string][]string{}, opened: time.Now(),
 	}
 	disk, err := consensus.OpenFolder(filepath.Join(cfg.Dir, "raft"))
@@ -155,60 +156,14 @@ func (f *Fleet) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// A node that takes no part in elections has nothing to be in time for but its
-// own renewals. It looks at the clock less often, and its consensus less often
-// still: a machine that idles should sleep.
-const (
-	calmTick  = 2 * consensus.TickInterval
-	calmTicks = 10 // for one of the consensus
-)
-
-// tick tells the time to the core and to the consensus.
-func (f *Fleet) tick(ctx context.Context) error {
-	pace := consensus.TickInterval
-	ticker := time.NewTicker(pace)
-	defer ticker.Stop()
-	for n := 0; ; n++ {
-		var now time.Time
-		select {
-		case <-ctx.Done():
-			return nil
-		case now = <-ticker.C:
-		}
-		calm := false
-		f.do(func() {
-			f.core.Tick(f.cfg.Boot(), now)
-			calm = !f.core.Leads()
-		})
-		state := f.log.State()
-		calm = calm && !state.Voter && !state.Leads && !state.Joint
-		if !calm || n%calmTicks == 0 {
-			select {
-			case f.ticks <- now:
-			default: // the disk is slow
-			}
-		}
-		wanted := consensus.TickInterval
-		if calm {
-			wanted = calmTick
-		}
-		if wanted != pace {
-			pace = wanted
-			ticker.Reset(pace)
-		}
-	}
-}
-
 // tend does what is not urgent: quorum rounds for leases, voters, the ledger's
 // copy on disk.
 func (f *Fleet) tend(ctx context.Context) error {
-	ticker := time.NewTicker(gossip.RenewEvery / 2)
-	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-f.turns:
 		}
 		f.noteHandovers(ctx)
 		var round uint64
