@@ -37,7 +37,7 @@ type world struct {
 	registries string // a folder of hosts.toml files, "" for none
 	nodes      []*node
 	sites      []site
-	desk       string // a folder that pods of all machines may write to
+	desk       string          // a folder that pods of all machines may write to
 	switches   map[string]bool // bridges that were made
 }
 
