@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -153,6 +154,11 @@ type Revision struct {
 type ServiceAddress struct {
 	ClusterIP string           `json:"clusterIP,omitempty"`
 	NodePorts map[string]int32 `json:"nodePorts,omitempty"` // by "protocol/port"
+}
+
+// Equal reports whether two addresses are the same. No ports may be nil or empty.
+func (a ServiceAddress) Equal(other ServiceAddress) bool {
+	return a.ClusterIP == other.ClusterIP && maps.Equal(a.NodePorts, other.NodePorts)
 }
 
 // Event is something that happened to an object, for people.

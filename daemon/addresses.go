@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -43,7 +42,7 @@ func (c *control) allocate(ctx context.Context, snapshot api.Snapshot, company f
 func (c *control) record(ctx context.Context, ledger, want map[string]api.ServiceAddress) {
 	change := gossip.SetAddresses{Set: map[string]api.ServiceAddress{}}
 	for name, address := range want {
-		if !reflect.DeepEqual(ledger[name], address) {
+		if !ledger[name].Equal(address) {
 			change.Set[name] = address
 		}
 	}

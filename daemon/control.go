@@ -159,7 +159,7 @@ func (c *control) decide(ctx context.Context, snapshot api.Snapshot, company fle
 	var conflicts []policy.Conflict
 	facts.Addresses, conflicts = c.allocate(ctx, snapshot, company, facts.Addresses)
 	c.tellConflicts(conflicts, now)
-	if !reflect.DeepEqual(facts.Addresses, c.decided.Facts.Addresses) {
+	if !maps.EqualFunc(facts.Addresses, c.decided.Facts.Addresses, api.ServiceAddress.Equal) {
 		facts.Seq++
 	}
 	for _, event := range scheduler.Events(c.fleet, c.decided.Assigned, set, c.decided.Facts, facts, now) {

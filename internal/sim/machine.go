@@ -68,8 +68,21 @@ func (n *node) machine(life *life) daemon.Machine {
 // life is one run of a daemon: once it is over, nothing that is left of the
 // daemon has any effect.
 type life struct {
-	mu   sync.Mutex
-	over bool
+	mu    sync.Mutex
+	over  bool
+	now   time.Time // of the last decision
+	turns int       // at that time
+}
+
+// turn notes a decision, and returns how many there were at that time.
+func (l *life) turn(now time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !now.Equal(l.now) {
+		l.now, l.turns = now, 0
+	}
+	l.turns++
+	return l.turns
 }
 
 func (l *life) alive() bool {

@@ -78,7 +78,7 @@ func (w *walk) step() {
 	f := w.f
 	n := f.nodes[w.random.IntN(len(f.nodes))]
 	pause := time.Duration(w.random.IntN(20_000)) * time.Millisecond
-	switch w.random.IntN(12) {
+	switch w.random.IntN(15) {
 	case 0:
 		f.note("> crash %s", n.name)
 		f.Crash(n)
@@ -112,11 +112,26 @@ func (w *walk) step() {
 		f.note("> heal")
 		f.Heal()
 		f.net.SetLoss(0)
+		f.git.cut()
 	case 9:
 		f.note("> loss")
 		f.net.SetLoss(w.random.Float64() / 4)
 	case 10:
 		w.commit()
+	case 12:
+		f.note("> stop %s for a moment", n.name)
+		f.Stop(n)
+		f.pass(time.Duration(w.random.IntN(3000)) * time.Millisecond)
+		f.Start(n)
+	case 13:
+		if n.life != nil {
+			f.note("> drain %s", n.name)
+			f.ask(n, "/drain", map[string]string{"on": fmt.Sprint(w.random.IntN(2) == 0)})
+		}
+	case 14:
+		hosts := []string{"*", n.host}[w.random.IntN(2):]
+		f.note("> git is away for %v", hosts[:1])
+		f.git.cut(hosts[0])
 	case 11:
 		if w.random.IntN(4) == 0 {
 			f.note("> power off")
@@ -164,8 +179,15 @@ func (w *walk) commit() {
 func (w *walk) mend() {
 	w.f.Heal()
 	w.f.net.SetLoss(0)
+	w.f.git.cut()
 	for _, n := range w.f.nodes {
 		w.f.Resume(n)
 		w.f.Start(n)
+	}
+	for _, n := range w.f.nodes {
+		w.f.within(10*time.Second, n.name+" takes pods again", func() error {
+			_, err := n.client().Command(w.f.t.Context(), "/drain", map[string]string{"on": "false"})
+			return err
+		})
 	}
 }

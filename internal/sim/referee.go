@@ -24,6 +24,7 @@ import (
 //   - the claims that a node knows of only grow, and none is given to two nodes;
 //   - a node runs only templates of commits that it has accepted;
 //   - nothing is ended while nothing has happened that would be a reason;
+//   - nobody decides for ever without anything changing;
 //   - no traffic goes to a machine that has been dead, or to a pod that has ended,
 //     for longer than routed, or acting where there is no quorum.
 //
@@ -137,8 +138,15 @@ func (r *referee) saw(n *node, c runtimetest.Change) {
 	}
 }
 
+// tireless is how many decisions of one node at one instant are too many.
+const tireless = 300
+
 // decided is told of every decision.
 func (r *referee) decided(n *node, life *life, t daemon.Turn) {
+	if life.turn(t.Now) == tireless {
+		r.accuse("%s decides %d times without any time passing", n.name, tireless)
+		time.Sleep(time.Second) // or it would do so for ever
+	}
 	r.mu.Lock()
 	known := r.claims[life]
 	if known == nil {
@@ -167,12 +175,7 @@ func (r *referee) decided(n *node, life *life, t daemon.Turn) {
 func (r *referee) look() {
 	now := time.Now()
 	alive := r.addresses()
-	limit := acting
-	if r.fleet.quorate() {
-		limit = routed
-	} else {
-		r.quorum = now
-	}
+	limit := time.Duration(0) // not known yet
 	for _, n := range r.fleet.nodes {
 		if n.life == nil || n.apart {
 			delete(r.routes, n.name)
@@ -182,6 +185,11 @@ func (r *referee) look() {
 		for _, address := range n.rules.targets() {
 			if !strings.HasPrefix(address, "10.64.") || alive[address] {
 				continue
+			}
+			if limit == 0 {
+				if limit = routed; !r.fleet.quorate() {
+					limit, r.quorum = acting, now
+				}
 			}
 			began, known := r.routes[n.name][address]
 			if !known || began.Before(n.joined) {
@@ -199,15 +207,26 @@ func (r *referee) look() {
 	}
 }
 
-// quorate reports whether most nodes run and hear each other.
+// quorate reports whether most of the voters run and hear each other.
 func (f *Fleet) quorate() bool {
-	count := 0
+	up := map[string]bool{}
+	var voters []string
 	for _, n := range f.nodes {
-		if n.life != nil && !n.apart && n.stalled.IsZero() {
+		if n.life == nil || n.apart || !n.stalled.IsZero() {
+			continue
+		}
+		up[n.name] = true
+		if s, err := n.status(); err == nil && (voters == nil || s.Quorate) {
+			voters = s.Voters
+		}
+	}
+	count := 0
+	for _, name := range voters {
+		if up[name] {
 			count++
 		}
 	}
-	return 2*count > len(f.nodes)
+	return 2*count > len(voters)
 }
 
 // addresses returns those at which a pod runs.
@@ -239,6 +258,13 @@ func (n *node) containers() (out []runtime.Held) {
 	return out
 }
 
+// status asks the node's daemon.
+func (n *node) status() (daemon.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return n.client().Status(ctx)
+}
+
 // living are the nodes whose daemons run.
 func (f *Fleet) living() []*node {
 	return slices.DeleteFunc(slices.Clone(f.nodes), func(n *node) bool { return n.life == nil || n.removed })
@@ -250,9 +276,7 @@ func (f *Fleet) whole() error {
 	leader := ""
 	living := f.living()
 	for _, n := range living {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		s, err := n.client().Status(ctx)
-		cancel()
+		s, err := n.status()
 		switch {
 		case err != nil:
 			return fmt.Errorf("%s: %w", n.name, err)
@@ -280,7 +304,7 @@ func (f *Fleet) whole() error {
 
 // converged reports why what runs is not what the newest commit says.
 func (f *Fleet) converged() error {
-	newest, _ := f.git.tip("")
+	newest := f.git.newest()
 	want := map[api.Identity]int{}
 	revision := map[api.Identity]string{}
 	for o := range newest.snapshot.Objects() {

@@ -60,6 +60,16 @@ func (o *origin) tip(host string) (commit, error) {
 	return o.commits[len(o.commits)-1], nil
 }
 
+// newest returns the newest commit, whoever can get it.
+func (o *origin) newest() commit {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.commits) == 0 {
+		return commit{}
+	}
+	return o.commits[len(o.commits)-1]
+}
+
 func (o *origin) at(hash api.Commit) (commit, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

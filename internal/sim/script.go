@@ -33,7 +33,7 @@ func (f *Fleet) node(name string) *node {
 // leader returns the name of the leader, as the first node knows that has one.
 func (f *Fleet) leader() string {
 	for _, n := range f.living() {
-		if s, err := n.client().Status(f.t.Context()); err == nil && s.Leader != "" && s.Quorate {
+		if s, err := n.status(); err == nil && s.Leader != "" && s.Quorate {
 			return s.Leader
 		}
 	}
