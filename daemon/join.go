@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,6 +133,14 @@ func (c *control) fleetHandlers(mux *http.ServeMux, id *identity.Identity) {
 			return nil, errors.New("a node cannot remove itself: run the command on another one")
 		}
 		return m.Name, c.part.Command(ctx, gossip.Command{RemoveMember: &gossip.RemoveMember{ID: m.ID}})
+	})
+	do("/client", func(ctx context.Context, r *http.Request) (any, error) {
+		request, err := base64.StdEncoding.DecodeString(r.FormValue("request"))
+		if err != nil {
+			return nil, fmt.Errorf("request: %w", err)
+		}
+		certificate, err := c.part.SignClient(ctx, request)
+		return string(certificate), err
 	})
 	do("/drain", func(_ context.Context, r *http.Request) (any, error) {
 		drain := r.FormValue("on") != "false"

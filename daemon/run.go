@@ -134,7 +134,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	c.events = newEvents(cfg.Node, server.Changed)
 	c.others = newOthers(server.Changed)
 	c.publish = func() { loop.Poke(trafficPoke); loop.Poke(pathsPoke); server.Changed() }
-	certificate, err := id.Server(serverNames(cfg.Node, cfg.Network.Domain, address))
+	certificate, err := newCertificate(c, id)
 	if err != nil {
 		return err
 	}
@@ -165,6 +165,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	defer end()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, tls.NewListener(listener, tlsConfig(id, certificate)), server, log) })
+	g.Go(func() error { loop.Run(ctx, loop.Config{Max: certificateEvery}, certificate.step); return nil })
 	g.Go(func() error { return serve(ctx, admin, c.adminHandler(version, id), log) })
 	g.Go(func() error { server.Run(ctx); return nil })
 	g.Go(func() error { return c.part.Run(ctx) })
@@ -222,9 +223,9 @@ func openRepository(cfg Config) (*gitsync.Repo, error) {
 
 // tlsConfig asks for a client certificate of this fleet; the server decides
 // what may be had without one.
-func tlsConfig(id *identity.Identity, certificate tls.Certificate) *tls.Config {
+func tlsConfig(id *identity.Identity, certificate *certificate) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate},
+		MinVersion: tls.VersionTLS13, GetCertificate: certificate.get,
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: id.Pool(), NextProtos: []string{"h2", "http/1.1"},
 	}
 }

@@ -16,7 +16,8 @@ func kubeconfigCommand() *cobra.Command {
 		Use:   "kubeconfig",
 		Short: "Print a configuration with which kubectl reads this fleet",
 		Long: "Kubeconfig makes a client certificate for the fleet's API and prints it as a\n" +
-			"kubectl configuration. It needs root, and a state folder that a daemon has used.",
+			"kubectl configuration. It needs root, and a state folder that a daemon has used.\n" +
+			"On a machine that does not vote the daemon must run: a voter signs.",
 		Example: "  shoal kubeconfig > ~/.kube/shoal && kubectl --kubeconfig ~/.kube/shoal get pods -A",
 		Args:    cobra.NoArgs,
 	}
@@ -29,11 +30,7 @@ func kubeconfigCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		id, err := daemon.OpenIdentity(cfg)
-		if err != nil {
-			return err
-		}
-		cert, key, err := id.Client(*user, *groups)
+		credentials, err := daemon.ClientCredentials(cmd.Context(), cfg, *user, *groups)
 		if err != nil {
 			return err
 		}
@@ -52,10 +49,10 @@ func kubeconfigCommand() *cobra.Command {
 		out, err := yaml.Marshal(map[string]any{
 			"apiVersion": "v1", "kind": "Config", "current-context": "shoal",
 			"clusters": []any{map[string]any{"name": "shoal", "cluster": map[string]any{
-				"server": address, "certificate-authority-data": encode(id.CA()),
+				"server": address, "certificate-authority-data": encode(credentials.CA),
 			}}},
 			"users": []any{map[string]any{"name": *user, "user": map[string]any{
-				"client-certificate-data": encode(cert), "client-key-data": encode(key),
+				"client-certificate-data": encode(credentials.Certificate), "client-key-data": encode(credentials.Key),
 			}}},
 			"contexts": []any{map[string]any{"name": "shoal", "context": map[string]any{"cluster": "shoal", "user": *user}}},
 		})

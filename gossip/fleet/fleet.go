@@ -53,6 +53,8 @@ type Authority interface {
 	// Sign signs a request for a server certificate; an error when there is no
 	// key.
 	Sign(request []byte) (certificate []byte, err error)
+	// SignClient does the same for a user's certificate.
+	SignClient(request []byte) (certificate []byte, err error)
 	// Export returns the authority's certificate, and its key, nil when there
 	// is none.
 	Export() (certificate, key []byte)

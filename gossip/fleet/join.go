@@ -72,7 +72,8 @@ const (
 	kindAdmit     = "admit"     // of a voter, on behalf of a stranger
 	kindPropose   = "propose"   // of a voter
 	kindAuthority = "authority" // of a voter that lacks the API's key
-	kindSign      = "sign"      // of a member
+	kindSign      = "sign"      // of a member: the API server's certificate
+	kindClient    = "client"    // of a member: a user's certificate, for whoever is root there
 	kindRejoin    = "rejoin"    // of a member whose log was lost
 )
 
@@ -193,6 +194,8 @@ func (f *Fleet) answer(ctx context.Context, from peer.Asker, kind string, questi
 		return f.answerRejoin(ctx, from.ID)
 	case kindSign:
 		return f.cfg.Authority.Sign(question)
+	case kindClient:
+		return f.cfg.Authority.SignClient(question)
 	}
 	return f.cfg.Answer(ctx, from.ID, kind, question)
 }
@@ -351,6 +354,35 @@ func (f *Fleet) fetchAuthority(ctx context.Context) {
 	if err != nil {
 		f.cfg.Say(fmt.Sprintf("take over the API's authority: %v", err))
 	}
+}
+
+// Sign has a request for the API server's certificate signed: here, where there
+// is the authority's key, else by a voter. SignClient does the same for users.
+func (f *Fleet) Sign(ctx context.Context, request []byte) ([]byte, error) {
+	return f.signed(ctx, kindSign, request, f.cfg.Authority.Sign)
+}
+
+// SignClient is described at Sign.
+func (f *Fleet) SignClient(ctx context.Context, request []byte) ([]byte, error) {
+	return f.signed(ctx, kindClient, request, f.cfg.Authority.SignClient)
+}
+
+// signed asks one voter after another.
+func (f *Fleet) signed(ctx context.Context, kind string, request []byte, here func([]byte) ([]byte, error)) ([]byte, error) {
+	if _, key := f.cfg.Authority.Export(); key != nil {
+		return here(request)
+	}
+	errs := []error{errors.New("this node has no key of the API's authority, and no voter has signed for it")}
+	for _, name := range f.Voters() {
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		certificate, err := f.Ask(attempt, name, kind, request)
+		cancel()
+		if err == nil {
+			return certificate, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", name, err))
+	}
+	return nil, errors.Join(errs...)
 }
 
 // answerRejoin gives a member that lost its log a new raft ID.

@@ -23,6 +23,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -199,10 +200,15 @@ func (id *Identity) Pool() *x509.CertPool {
 // Server makes a certificate for the API server under the given names and
 // addresses.
 //
-// A node without the authority's key has the one that it got when it joined.
+// A node without the authority's key has the one that it got when it joined, or
+// that Replace has kept since.
 func (id *Identity) Server(names []string, ips []net.IP) (tls.Certificate, error) {
 	if _, key := id.Export(); key == nil {
-		pair, err := tls.LoadX509KeyPair(filepath.Join(id.dir, "server.crt"), filepath.Join(id.dir, "server.key"))
+		newest := filepath.Join(id.dir, "server.pem")
+		pair, err := tls.LoadX509KeyPair(newest, newest)
+		if err != nil {
+			pair, err = tls.LoadX509KeyPair(filepath.Join(id.dir, "server.crt"), filepath.Join(id.dir, "server.key"))
+		}
 		if err != nil {
 			return tls.Certificate{}, fmt.Errorf("read the API server's certificate: %w", err)
 		}
@@ -232,7 +238,7 @@ func (id *Identity) issue(template *x509.Certificate) (certPEM, keyPEM []byte, e
 	authority := id.key
 	id.mu.Unlock()
 	if authority == nil {
-		return nil, nil, errors.New("this node does not vote and holds no key of the API's authority: run the command on a voter, see shoal status")
+		return nil, nil, errors.New("this node does not vote and holds no key of the API's authority")
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -343,6 +349,16 @@ func Request(names []string, ips []net.IP) (request, keyPEM []byte, err error) {
 // Sign signs a Request. Whatever it asks for, the certificate is for a server
 // and never for a user.
 func (id *Identity) Sign(request []byte) ([]byte, error) {
+	return id.sign(request, func(csr *x509.CertificateRequest) *x509.Certificate {
+		return &x509.Certificate{
+			Subject: pkix.Name{CommonName: "shoal"}, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		}
+	})
+}
+
+// sign signs a request for what the template says of it.
+func (id *Identity) sign(request []byte, template func(*x509.CertificateRequest) *x509.Certificate) ([]byte, error) {
 	id.mu.Lock()
 	key := id.key
 	id.mu.Unlock()
@@ -356,16 +372,54 @@ func (id *Identity) Sign(request []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the request for a certificate: %w", err)
 	}
-	now := time.Now()
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "shoal"}, DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(lifetime), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, id.ca, csr.PublicKey, key)
+	now, certificate := time.Now(), template(csr)
+	certificate.SerialNumber, certificate.KeyUsage = serial(), x509.KeyUsageDigitalSignature
+	certificate.NotBefore, certificate.NotAfter = now.Add(-time.Hour), now.Add(lifetime)
+	der, err := x509.CreateCertificate(rand.Reader, certificate, id.ca, csr.PublicKey, key)
 	if err != nil {
-		return nil, fmt.Errorf("sign a certificate for the API server: %w", err)
+		return nil, fmt.Errorf("sign a certificate for %s: %w", certificate.Subject.CommonName, err)
 	}
 	return encodeCert(der), nil
+}
+
+// ClientRequest makes a key for a user, and a request to sign a certificate for
+// it: the key as PEM, the request as DER. See Client.
+func ClientRequest(user string, groups []string) (request, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a key for %s: %w", user, err)
+	}
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: user, Organization: groups}}
+	if request, err = x509.CreateCertificateRequest(rand.Reader, template, key); err != nil {
+		return nil, nil, fmt.Errorf("ask for a certificate for %s: %w", user, err)
+	}
+	keyPEM, err = encodeKey(key)
+	return request, keyPEM, err
+}
+
+// SignClient signs a ClientRequest. Whatever it asks for, the certificate is for
+// a user and never for a server.
+func (id *Identity) SignClient(request []byte) ([]byte, error) {
+	return id.sign(request, func(csr *x509.CertificateRequest) *x509.Certificate {
+		return &x509.Certificate{
+			Subject:     pkix.Name{CommonName: csr.Subject.CommonName, Organization: csr.Subject.Organization},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}
+	})
+}
+
+// Replace keeps another certificate for the API server, with its key, on a node
+// without the authority's key.
+func (id *Identity) Replace(certificate, key []byte) error {
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return fmt.Errorf("replace the API server's certificate: %w", err)
+	}
+	if err := pair.Leaf.CheckSignatureFrom(id.ca); err != nil {
+		return fmt.Errorf("replace the API server's certificate: it is not of this fleet's authority: %w", err)
+	}
+	// Both in one file: a crash leaves the old pair or the new one.
+	return write(filepath.Join(id.dir, "server.pem"), slices.Concat(certificate, key))
 }
 
 // Install makes the files of a node that has joined: what is pinned, the API's

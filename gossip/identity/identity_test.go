@@ -3,6 +3,8 @@ package identity
 import (
 	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"net"
 	"os"
@@ -141,4 +143,93 @@ func FuzzToken(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSigning: a node without the authority's key gets certificates that are
+// signed for it: for its server, kept over restarts, and for users, and the one
+// is never the other.
+func TestSigning(t *testing.T) {
+	dir, joined := t.TempDir(), t.TempDir()
+	authority, err := Open(dir, Fleet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(names []string, ip string) (certificate, key []byte) {
+		request, key, err := Request(names, []net.IP{net.ParseIP(ip)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if certificate, err = authority.Sign(request); err != nil {
+			t.Fatal(err)
+		}
+		return certificate, key
+	}
+	certificate, key := sign([]string{"n2"}, "192.0.2.2")
+	if err := Install(joined, authority.Fleet, authority.CA(), certificate, key); err != nil {
+		t.Fatal(err)
+	}
+	address := func() string {
+		id, err := Read(joined)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := id.Server(nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair.Leaf.IPAddresses[0].String()
+	}
+	if got := address(); got != "192.0.2.2" {
+		t.Errorf("joined with %s", got)
+	}
+	id, err := Read(joined)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := id.Replace(sign([]string{"n2"}, "192.0.2.7")); err != nil {
+		t.Fatal(err)
+	}
+	if got := address(); got != "192.0.2.7" {
+		t.Errorf("after it was replaced: %s", got)
+	}
+	other, err := Open(t.TempDir(), Fleet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, key, err := Request([]string{"n2"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := other.Sign(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := id.Replace(foreign, key); err == nil {
+		t.Error("a certificate of another fleet was taken")
+	}
+	if _, err := id.SignClient(request); err == nil {
+		t.Error("a node without the key signs")
+	}
+
+	request, _, err = ClientRequest("ada", []string{"system:masters"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		sign func([]byte) ([]byte, error)
+		want x509.ExtKeyUsage
+	}{"user": {authority.SignClient, x509.ExtKeyUsageClientAuth}, "server": {authority.Sign, x509.ExtKeyUsageServerAuth}} {
+		raw, err := c.sign(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(raw)
+		leaf, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != c.want || (leaf.Subject.CommonName == "ada") != (name == "user") {
+			t.Errorf("%s: %v for %v", name, leaf.ExtKeyUsage, leaf.Subject)
+		}
+	}
 }
