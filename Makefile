@@ -62,6 +62,11 @@ e2e-full: ## run the end-to-end tests, long ones included, as root
 	$(MAKE) --no-print-directory keeper
 	PATH="$$PATH:$(CURDIR)/bin" SHOAL_E2E=full go test -timeout 80m -tags=$(TAGS),e2e -p 1 -count=1 -v ./e2e/...
 
+.PHONY: sim
+sim: ## run fleets in virtual time: 2,000 seeds of the pure cores, 200 of whole fleets
+	SHOAL_SEEDS=2000 go test -count=1 -timeout 60m -run 'Seeds|Planted' ./gossip ./gossip/consensus
+	SHOAL_RUNS=200 go test -count=1 -timeout 60m ./internal/sim
+
 .PHONY: race
 race: ## run the tests that start no processes with the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race -timeout 20m ./api/... ./scheduler/... ./policy ./internal/loop ./runtime ./daemon/... ./gitsync/manifest

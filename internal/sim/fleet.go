@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/daemon"
 	"github.com/shoal-dev/shoal/internal/simnet"
+	"github.com/shoal-dev/shoal/policy/policytest"
 	"github.com/shoal-dev/shoal/runtime/fence"
 	"github.com/shoal-dev/shoal/runtime/runtimetest"
 )
@@ -56,7 +57,7 @@ type node struct {
 	engine  *runtimetest.Memory
 	network *runtimetest.Network
 	logs    *runtimetest.Logs
-	rules   *rules
+	rules   *policytest.Memory
 	fencer  *fencer
 
 	apart   bool      // from the others, by a fault of the network
@@ -68,7 +69,7 @@ type node struct {
 
 	life   *life // of its daemon; nil while none runs
 	cancel context.CancelFunc
-	done   chan error
+	done   chan struct{}  // closed when it has ended
 	dying  sync.WaitGroup // daemons that were killed, and have not noticed yet
 }
 
@@ -97,7 +98,7 @@ func New(t testing.TB, n int, seed uint64, folder string) *Fleet {
 
 func newNode(f *Fleet, number int, folder string) *node {
 	n := &node{
-		fleet: f, name: fmt.Sprint("n", number), host: fmt.Sprint("10.1.0.", number), rules: &rules{},
+		fleet: f, name: fmt.Sprint("n", number), host: fmt.Sprint("10.1.0.", number), rules: &policytest.Memory{},
 		logs: &runtimetest.Logs{}, engine: runtimetest.NewMemory(image),
 	}
 	n.dir = filepath.Join(folder, n.name)
@@ -206,14 +207,14 @@ func (n *node) start() {
 		},
 	})).With("at", n.name)
 	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel, n.done = cancel, make(chan error, 1)
+	n.cancel, n.done = cancel, make(chan struct{})
 	m, cfg, done, life := n.machine(n.life), n.config(), n.done, n.life
 	go func() {
 		err := m.Run(ctx, cfg, "sim", log)
 		if err != nil && life.alive() {
 			n.fleet.referee.accuse("the daemon of %s ended: %v", n.name, err)
 		}
-		done <- err
+		close(done)
 	}()
 }
 
@@ -246,7 +247,10 @@ func (n *node) fell(silence func(host string)) {
 	cancel, done := n.cancel, n.done
 	n.life = nil
 	cancel()
-	n.dying.Go(func() { <-done; _ = os.RemoveAll(old) })
+	n.dying.Go(func() {
+		<-done
+		_ = os.RemoveAll(old) // or with the test's folder
+	})
 }
 
 // stop ends the daemon as systemd does.

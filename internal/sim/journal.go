@@ -91,7 +91,7 @@ func replay(raw []byte, told func(e entry)) error {
 		}
 	}
 	for i, e := range b.Entries {
-		c, _ := git.at(e.Commit) // the zero commit is what is not known yet
+		c := git.at(e.Commit) // the zero commit is what is not known yet
 		got := scheduler.Schedule(c.snapshot, e.Board, e.Facts, e.Authority, e.Now)
 		if !reflect.DeepEqual(plain(got), plain(e.Decision)) {
 			return fmt.Errorf("decision %d, of %s at %s, comes out differently:\n%s\nwas\n%s", i, e.Node, e.Now, mustJSON(got), mustJSON(e.Decision))

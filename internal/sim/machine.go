@@ -145,27 +145,10 @@ func (e *engine) Record(ctx context.Context, c runtime.Container) error {
 	return e.Memory.Record(ctx, c)
 }
 
-// rules are packet rules in memory.
-type rules struct {
-	mu  sync.Mutex
-	set policy.RuleSet
-}
-
-func (r *rules) Set(_ context.Context, set policy.RuleSet) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.set = set
-	return nil
-}
-
-func (r *rules) Verify() (bool, error) { return true, nil }
-
-// targets returns the addresses that traffic is sent to, sorted.
-func (r *rules) targets() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// targets returns the addresses that rules send traffic to, sorted.
+func targets(set policy.RuleSet) []string {
 	var out []string
-	for _, chain := range r.set.NAT {
+	for _, chain := range set.NAT {
 		for _, rule := range chain.Rules {
 			if _, to, found := strings.Cut(rule, "--to-destination "); found {
 				host, _, _ := strings.Cut(to, ":")

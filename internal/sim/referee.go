@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/daemon"
@@ -24,6 +25,7 @@ import (
 //   - the claims that a node knows of only grow, and none is given to two nodes;
 //   - a node runs only templates of commits that it has accepted;
 //   - nothing is ended while nothing has happened that would be a reason;
+//   - a rollout keeps what maxUnavailable asks for, where nothing else happens;
 //   - nobody decides for ever without anything changing;
 //   - no traffic goes to a machine that has been dead, or to a pod that has ended,
 //     for longer than routed, or acting where there is no quorum.
@@ -38,6 +40,7 @@ type referee struct {
 	granted map[string]string               // to whom, by identity and claim
 	claims  map[*life]map[string]api.Claim  // as each daemon last knew them
 	faults  int                             // that may move pods, and are there now
+	calm    time.Time                       // since when nothing but commits has happened
 	quiet   time.Time                       // since when nothing has happened that moves pods
 	quorum  time.Time                       // when there was none last
 	routes  map[string]map[string]time.Time // by node: since when traffic goes to an address that is dead
@@ -56,7 +59,7 @@ const settled = 2 * time.Minute
 func newReferee(f *Fleet) *referee {
 	return &referee{
 		fleet: f, running: map[string]api.Assignment{}, granted: map[string]string{}, claims: map[*life]map[string]api.Claim{},
-		quiet: time.Now(), routes: map[string]map[string]time.Time{},
+		quiet: time.Now(), calm: time.Now(), routes: map[string]map[string]time.Time{},
 	}
 }
 
@@ -81,6 +84,13 @@ func (r *referee) verdict() [][]byte {
 func (r *referee) disturb() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.quiet, r.calm = time.Now(), time.Now()
+}
+
+// committed says that there is a new commit, which may move pods, too.
+func (r *referee) committed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.quiet = time.Now()
 }
 
@@ -89,7 +99,7 @@ func (r *referee) disturb() {
 func (r *referee) fault(begins bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.quiet = time.Now()
+	r.quiet, r.calm = time.Now(), time.Now()
 	if begins {
 		r.faults++
 	} else {
@@ -174,6 +184,7 @@ func (r *referee) decided(n *node, life *life, t daemon.Turn) {
 // look looks at what no event tells of.
 func (r *referee) look() {
 	now := time.Now()
+	r.lookAtRollouts()
 	alive := r.addresses()
 	limit := time.Duration(0) // not known yet
 	for _, n := range r.fleet.nodes {
@@ -182,7 +193,7 @@ func (r *referee) look() {
 			continue
 		}
 		since := map[string]time.Time{}
-		for _, address := range n.rules.targets() {
+		for _, address := range targets(n.rules.Held()) {
 			if !strings.HasPrefix(address, "10.64.") || alive[address] {
 				continue
 			}
@@ -205,6 +216,43 @@ func (r *referee) look() {
 		}
 		r.routes[n.name] = since
 	}
+}
+
+// lookAtRollouts sees whether rollouts keep enough pods, in fleets in which
+// nothing else happens.
+func (r *referee) lookAtRollouts() {
+	r.mu.Lock()
+	calm := r.faults == 0 && time.Since(r.calm) > settled
+	r.mu.Unlock()
+	if !calm {
+		return
+	}
+	count := map[api.Identity]int{}
+	for _, n := range r.fleet.nodes {
+		for _, c := range n.containers() {
+			count[c.Assignment.Pod.Workload()]++
+		}
+	}
+	newest, before := r.fleet.git.lastTwo()
+	for id, least := range available(newest.snapshot) {
+		if was, known := available(before.snapshot)[id]; known && count[id] < min(least, was) {
+			r.accuse("%d pods of %s run during a rollout, fewer than %d", count[id], id, min(least, was))
+		}
+	}
+}
+
+// available returns how many pods of each Deployment must run, by its
+// maxUnavailable.
+func available(s api.Snapshot) map[api.Identity]int {
+	out := map[api.Identity]int{}
+	for d := range api.Of[*appsv1.Deployment](s) {
+		if rolling := d.Spec.Strategy.RollingUpdate; rolling != nil {
+			id := api.Identity{Namespace: d.Namespace, Kind: "Deployment", Owner: d.Name}
+			unavailable, _ := intstr.GetScaledValueFromIntOrPercent(rolling.MaxUnavailable, int(*d.Spec.Replicas), false) // it is valid
+			out[id] = int(*d.Spec.Replicas) - unavailable
+		}
+	}
+	return out
 }
 
 // quorate reports whether most of the voters run and hear each other.

@@ -38,7 +38,7 @@ func (o *origin) push(files map[string]string, now time.Time) (api.Commit, error
 	}
 	snapshot, problems := manifest.Assemble("main", hash, decoded)
 	if len(problems) > 0 {
-		return "", fmt.Errorf("commit: %v", problems[0])
+		return "", fmt.Errorf("commit: %w", problems[0])
 	}
 	o.commits = append(o.commits, commit{
 		info:     api.CommitInfo{Commit: hash, Author: "sim", Subject: strings.Join(sortedKeys(files), " "), Time: now},
@@ -70,14 +70,25 @@ func (o *origin) newest() commit {
 	return o.commits[len(o.commits)-1]
 }
 
-func (o *origin) at(hash api.Commit) (commit, bool) {
+// lastTwo returns the newest commit and the one before it.
+func (o *origin) lastTwo() (newest, before commit) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n := len(o.commits); n > 1 {
+		return o.commits[n-1], o.commits[n-2]
+	}
+	return commit{}, commit{}
+}
+
+// at returns a commit; the zero one when there is none.
+func (o *origin) at(hash api.Commit) commit {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	i := slices.IndexFunc(o.commits, func(c commit) bool { return c.info.Commit == hash })
 	if i < 0 {
-		return commit{}, false
+		return commit{}
 	}
-	return o.commits[i], true
+	return o.commits[i]
 }
 
 // cut says which hosts do not reach the Git host; "*" stands for all.
@@ -182,7 +193,7 @@ func (m *mirror) At(hash api.Commit) (api.Snapshot, error) {
 	if !m.accepts(hash) {
 		return api.Snapshot{}, fmt.Errorf("commit %s is not in the mirror", hash.Short())
 	}
-	c, _ := m.origin.at(hash)
+	c := m.origin.at(hash)
 	return c.snapshot, nil
 }
 
@@ -201,7 +212,7 @@ func (m *mirror) holds(p api.Pod) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for hash := range m.accepted {
-		c, _ := m.origin.at(hash)
+		c := m.origin.at(hash)
 		if object, found := workload(c.snapshot, p.Identity); found && object.Revision == p.Revision {
 			return true
 		}
@@ -221,7 +232,7 @@ func workload(s api.Snapshot, id api.Identity) (api.Object, bool) {
 
 // exclusive reports whether a pod must not run twice, as its commit says.
 func (o *origin) exclusive(a api.Assignment) bool {
-	c, _ := o.at(a.Commit)
+	c := o.at(a.Commit)
 	object, found := workload(c.snapshot, a.Pod.Identity)
 	return found && object.Value.GetAnnotations()["fleet.shoal.dev/exclusive"] == "true"
 }

@@ -137,11 +137,11 @@ func commitFiles(f *Fleet, args []string) (string, error) {
 
 // Commit pushes the files as they are now.
 func (f *Fleet) Commit() (api.Commit, error) {
-	f.referee.disturb()
+	f.referee.committed()
 	return f.git.push(maps.Clone(f.files), time.Now())
 }
 
-// Crash, Kill and the others do what scripts say of them.
+// Crash ends a machine without a word. This and what follows is what scripts say.
 func (f *Fleet) Crash(n *node) {
 	if n.life != nil {
 		f.referee.fault(true)

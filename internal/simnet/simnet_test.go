@@ -97,7 +97,7 @@ func TestStreams(t *testing.T) {
 			send(t, near, "last")
 			_ = near.Close()
 			receive(t, far, "last")
-			if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+			if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("then %v, want EOF", err)
 			}
 		},
@@ -114,7 +114,7 @@ func TestStreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.Kill("10.0.0.2")
-			if _, err := c.Read(make([]byte, 1)); err != nil && err != io.EOF {
+			if _, err := c.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
 				t.Errorf("the process died: %v", err)
 			}
 			if _, err := e.DialTimeout("10.0.0.2:2", time.Second); !errors.Is(err, errRefused) {

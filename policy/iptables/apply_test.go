@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoal-dev/shoal/policy"
+	"github.com/shoal-dev/shoal/policy/policytest"
 )
 
 // inNetns moves the test into a network namespace of its own, which goes with
@@ -57,22 +59,38 @@ func foreign(t *testing.T) {
 	}
 }
 
-func rules(service ...string) policy.RuleSet {
-	chain := policy.Chain{Name: "SHOAL-SVC-ONE", Rules: service}
-	return policy.RuleSet{
-		NAT: []policy.Chain{
-			{Name: policy.ChainPostrouting, Rules: []string{"-m mark ! --mark 0x4000/0x4000 -j RETURN", "-j MASQUERADE --random-fully"}},
-			{Name: policy.ChainServices, Rules: []string{`-d 10.96.0.20/32 -p tcp -m comment --comment "ns/web:80" -m tcp --dport 80 -j SHOAL-SVC-ONE`}},
-			chain,
-		},
-		Filter: []policy.Chain{{Name: policy.ChainForward, Rules: []string{"-s 10.64.0.0/24 -j ACCEPT"}}, {Name: policy.ChainReject}},
-	}
-}
+var rules = policytest.Example
 
 const (
-	toA = "-p tcp -m tcp -j DNAT --to-destination 10.64.0.5:80"
-	toB = "-p tcp -m tcp -j DNAT --to-destination 10.64.0.6:80"
+	toA = policytest.ToA
+	toB = policytest.ToB
 )
+
+func TestSuite(t *testing.T) {
+	policytest.Suite(t, func(t *testing.T) policytest.Machine {
+		inNetns(t)
+		return policytest.Machine{
+			Open: func() policytest.Rules { return newApplier(t) },
+			Held: func() []string {
+				lines := []string{}
+				for line := range strings.SplitSeq(save(t), "\n") {
+					if rule, ours := strings.CutPrefix(line, "-A "+policy.ChainPrefix); ours {
+						lines = append(lines, policy.ChainPrefix+rule)
+					}
+				}
+				slices.Sort(lines)
+				return lines
+			},
+			Flush: func() {
+				for _, table := range []string{"nat", "filter"} {
+					if out, err := exec.Command("iptables", "-t", table, "-F").CombinedOutput(); err != nil {
+						t.Fatalf("%v: %s", err, out)
+					}
+				}
+			},
+		}
+	})
+}
 
 func newApplier(t *testing.T) *Applier {
 	t.Helper()
@@ -142,17 +160,6 @@ func TestSetChangesOnlyWhatChanged(t *testing.T) {
 	}
 }
 
-func TestARestartRemovesWhatIsNoLongerWanted(t *testing.T) {
-	inNetns(t)
-	old := rules(toA)
-	old.NAT = append(old.NAT, policy.Chain{Name: "SHOAL-SVC-TWO", Rules: []string{toB}})
-	set(t, newApplier(t), old)
-	set(t, newApplier(t), rules(toA))
-	if got := save(t); strings.Contains(got, "SHOAL-SVC-TWO") {
-		t.Errorf("the chain of a Service that is gone is still there:\n%s", got)
-	}
-}
-
 func TestVerifyNoticesAFlush(t *testing.T) {
 	tests := []struct{ name, command string }{
 		{"a table is flushed", "-t nat -F"},
@@ -187,17 +194,6 @@ func sorted(s string) map[string]bool {
 		out[line] = true
 	}
 	return out
-}
-
-func TestSetUnknownRulesChangesNothing(t *testing.T) {
-	inNetns(t)
-	a := newApplier(t)
-	set(t, a, rules(toA))
-	want := save(t)
-	set(t, a, policy.RuleSet{})
-	if diff := cmp.Diff(want, save(t)); diff != "" {
-		t.Errorf("the zero rule set changed something (-want +got):\n%s", diff)
-	}
 }
 
 func TestABadRuleIsNamed(t *testing.T) {
