@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/policy"
+	"github.com/shoal-dev/shoal/runtime/network"
 )
 
 // verifyEvery is how often the packet rules are looked after: somebody may have
@@ -56,7 +57,7 @@ func (t *traffic) step(ctx context.Context) time.Time {
 	}
 	services := v.services()
 	t.names.Set(policy.RecordsOf(t.cfg.Network.Domain, services))
-	cfg := policy.Config{Node: t.cfg.Node, PodCIDR: t.ranges.pods, ClusterCIDR: t.ranges.cluster}
+	cfg := policy.Config{Node: t.cfg.Node, PodCIDR: t.ranges.pods, ClusterCIDR: t.ranges.cluster, Tunnel: network.TunnelName}
 	err := t.rules.Set(ctx, policy.Rules(cfg, services, v.trafficPods()))
 	t.metrics.rules.Observe(time.Since(now).Seconds())
 	t.report(err)

@@ -18,7 +18,11 @@ import (
 
 var testConfig = Config{
 	Node: "n1", PodCIDR: netip.MustParsePrefix("10.64.0.0/24"), ClusterCIDR: netip.MustParsePrefix("10.64.0.0/11"),
+	Tunnel: "shoal.tunnel",
 }
+
+// behindTunnel are the pods of a node of another network.
+var behindTunnel = netip.MustParsePrefix("10.64.9.0/24")
 
 func testPod(name, app, ip string, ready bool, ports ...corev1.ContainerPort) Pod {
 	object := &corev1.Pod{
@@ -58,6 +62,7 @@ func TestRulesMean(t *testing.T) {
 		testPod("web-3", "web", "10.64.0.7", false, corev1.ContainerPort{Name: "http", ContainerPort: 8080}),
 		testPod("host", "host", "10.64.0.9", true, corev1.ContainerPort{ContainerPort: 80, HostPort: 8000, Protocol: corev1.ProtocolTCP}),
 		testPod("one", "one", "10.64.0.10", true),
+		testPod("far", "far", "10.64.9.5", true),
 	}
 	services := []*corev1.Service{
 		testService("web", "web", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, tcp("http", 80, "http")),
@@ -65,12 +70,14 @@ func TestRulesMean(t *testing.T) {
 		testService("sticky", "one", func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, tcp("", 80, 80)),
 		testService("early", "web", func(s *corev1.Service) { s.Spec.PublishNotReadyAddresses = true }, tcp("", 81, 8080)),
 		testService("names", "one", nil, corev1.ServicePort{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53}),
+		testService("far", "far", nil, tcp("", 80, 8080)),
 		testService("headless", "web", func(s *corev1.Service) { s.Spec.ClusterIP = corev1.ClusterIPNone }, tcp("", 80, 80)),
 	}
 	addresses := map[string]api.ServiceAddress{
 		"ns/web":    {ClusterIP: "10.96.0.20", NodePorts: map[string]int32{"TCP/80": 30080}},
 		"ns/empty":  {ClusterIP: "10.96.0.21", NodePorts: map[string]int32{"TCP/80": 30081}},
 		"ns/sticky": {ClusterIP: "10.96.0.22"}, "ns/early": {ClusterIP: "10.96.0.23"}, "ns/names": {ClusterIP: "10.96.0.24"},
+		"ns/far": {ClusterIP: "10.96.0.25"},
 	}
 	rules := Rules(testConfig, Endpoints(services, addresses, pods), pods)
 	tr := newTracer(t, rules, "192.168.0.1")
@@ -95,6 +102,8 @@ func TestRulesMean(t *testing.T) {
 		{"a pod to another pod keeps its address", "10.64.0.5", "10.64.0.10:80/tcp", "as sent"},
 		{"a pod to a pod of another node keeps its address", "10.64.0.5", "10.65.3.2:80/tcp", "as sent"},
 		{"a pod to the world takes the node's address", "10.64.0.5", "203.0.113.9:443/tcp", "as sent masqueraded"},
+		{"the node to a Service of a pod behind the tunnel takes the tunnel's address", "192.168.0.1", "10.96.0.25:80/tcp", "10.64.9.5:8080 masqueraded"},
+		{"a pod to it keeps its own", "10.64.0.10", "10.96.0.25:80/tcp", "10.64.9.5:8080"},
 		{"the node to the world is none of ours", "192.168.0.1", "203.0.113.9:443/tcp", "as sent"},
 	}
 	for _, tt := range tests {

@@ -18,6 +18,7 @@ type Config struct {
 	PodCIDR     netip.Prefix // of this node
 	ClusterCIDR netip.Prefix // of all pods
 	Domain      string       // "cluster.local"
+	Tunnel      string       // the interface that leads to pods of other networks; "" for none
 }
 
 // A RuleSet is every packet rule of this machine that is Shoal's. It is a whole
@@ -234,6 +235,13 @@ func (b *builder) ruleSet() RuleSet {
 		"-m mark ! --mark " + masqMark + " -j RETURN",
 		"-j MARK --set-xmark 0x4000/0x0",
 		"-j MASQUERADE --random-fully",
+	}
+	if b.cfg.Tunnel != "" {
+		// What this machine itself sends to a Service has the address of another
+		// interface by then. The answer would come back outside of the tunnel,
+		// from an address that no router there knows.
+		postrouting = slices.Insert(postrouting, 1,
+			fmt.Sprintf("! -s %s -o %s -j MASQUERADE --random-fully", b.cfg.ClusterCIDR, b.cfg.Tunnel))
 	}
 	out := RuleSet{
 		NAT: append(b.chains,

@@ -149,6 +149,8 @@ func (tr *tracer) match(rule string, p packet) (matches bool, target string, pro
 			check(netip.MustParsePrefix(arg()).Contains(p.to))
 		case "-p":
 			check(arg() == p.proto)
+		case "-o":
+			check(arg() == testConfig.Tunnel && behindTunnel.Contains(p.to))
 		case "--dport":
 			n, _ := strconv.Atoi(arg())
 			check(n == p.port)
