@@ -53,6 +53,9 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	known := c.node.Load()
 	stampTransitions(next.Conditions, known)
 	if known != nil {
+		if hasFullDisk(*known) && !hasFullDisk(next) {
+			c.repo.Poke() // it has been waiting longer and longer between its attempts
+		}
 		next.Seq = known.Seq
 		if equality.Semantic.DeepEqual(*known, next) {
 			return retry(next)
