@@ -75,7 +75,7 @@ func stamps(b *testing.B, dir, prefix string, since time.Time) []time.Time {
 // to the first instruction of the last replacement, and to the next leader.
 func benchDeaths(b *testing.B) {
 	w := newWorld(b, 3)
-	desk := testenv.Dir(b)
+	desk := w.desk
 	w.write(map[string]string{"stamp.yaml": strings.ReplaceAll(fmt.Sprintf(stampYAML, 6, desk), "$$", "$")})
 	w.commit("stamps")
 	w.ready(w.nodes[0], "stamp", 6, time.Minute)
@@ -165,7 +165,7 @@ func benchRemote(b *testing.B) {
 		w.add()
 	}
 	w.settled(time.Minute)
-	desk := testenv.Dir(b)
+	desk := w.desk
 	var took []float64
 	for i := range asked("SHOAL_ROUNDS", 15) {
 		name := fmt.Sprintf("r%d", i)
