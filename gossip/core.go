@@ -13,15 +13,16 @@ import (
 
 // Timers of the fleet. Their reasons are in docs/adr/0012-leases.md.
 const (
-	RenewEvery   = 500 * time.Millisecond  // a node renews its lease
-	SuspectAfter = 1500 * time.Millisecond // of silence: peers are asked
-	LostAfter    = 2500 * time.Millisecond // of silence, and no peer reached it
-	OrphanAfter  = 3 * time.Second         // without a quorate leader: somebody must act
-	AnswerWithin = time.Second             // by which a lower node must answer, or the next one acts
-	resendAfter  = time.Second             // what was sent and is not confirmed is sent again
-	compareEvery = time.Second             // with one peer after another
-	refusalHolds = 10 * time.Second        // after it was last heard
-	tickSlack    = 20 * time.Millisecond   // what is due that soon does not wait for the next tick
+	RenewEvery      = 500 * time.Millisecond  // a node renews its lease
+	SuspectAfter    = 1500 * time.Millisecond // of silence: peers are asked
+	LostAfter       = 2500 * time.Millisecond // of silence, and no peer reached it
+	ActingLostAfter = 4 * time.Second         // the same for a leader without a quorum, see patience
+	OrphanAfter     = 3 * time.Second         // without a quorate leader: somebody must act
+	AnswerWithin    = time.Second             // by which a lower node must answer, or the next one acts
+	resendAfter     = time.Second             // what was sent and is not confirmed is sent again
+	compareEvery    = time.Second             // with one peer after another
+	refusalHolds    = 10 * time.Second        // after it was last heard
+	tickSlack       = 20 * time.Millisecond   // what is due that soon does not wait for the next tick
 )
 
 // A Peer is a node of the roster, as far as talking to it goes.

@@ -160,7 +160,7 @@ func TestActingLeader(t *testing.T) {
 		t.Error("it believes that it has a quorum")
 	}
 	w.follow(time.Second, 0, 0, 1, 2)
-	w.until(3*time.Second, "both parts see what is lost", func() bool {
+	w.until(ActingLostAfter+RenewEvery, "both parts see what is lost", func() bool {
 		return w.nodes[0].status("n4") == api.NodeLost && w.nodes[4].status("n0") == api.NodeLost
 	})
 	w.cut = split([]int{0, 1, 2, 3, 4})
@@ -180,6 +180,35 @@ func TestActingLeader(t *testing.T) {
 	w.follow(5*time.Second, 0)
 	w.raft(2, 5)
 	w.follow(5*time.Second, 2)
+}
+
+// TestShortSplit: a split of 5 s that leaves nobody a quorum costs no node, though
+// the consensus and the streams take another second to find together again.
+func TestShortSplit(t *testing.T) {
+	for _, parts := range [][][]int{{{0, 1}, {2, 3}, {4}}, {{0, 4}, {1}, {2, 3}}, {{4, 1}, {3, 2}, {0}}} {
+		w := newNetwork(t, 5, 1)
+		w.raft(0, 1)
+		w.follow(2*time.Second, 0)
+		watch := func(d time.Duration) {
+			for end := w.now + d; w.now < end; {
+				w.run(tick)
+				for _, s := range w.nodes {
+					if unwell := s.Health(); slices.ContainsFunc(unwell, api.NodeHealth.Gone) {
+						t.Fatalf("%v: %s after the cut %s takes nodes for lost: %v", parts, w.now-end+d, s.peer.Name, unwell)
+					}
+				}
+			}
+		}
+		w.cut = split(parts...)
+		watch(time.Second)
+		for _, s := range w.nodes {
+			s.SetRaft(w.now, Authority{}) // it has noticed
+		}
+		watch(5 * time.Second)
+		w.cut = split([]int{0, 1, 2, 3, 4})
+		w.raft(1, 2)
+		watch(10 * time.Second)
+	}
 }
 
 // TestLastNodeStanding leads itself.

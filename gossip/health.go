@@ -45,7 +45,7 @@ func (c *Core) watch() {
 		}
 		switch {
 		case f.status == api.NodeLeft || f.status == api.NodeLost:
-		case silence >= LostAfter || silence >= SuspectAfter && c.cfg.planted == PlantedHastyLoss:
+		case silence >= c.patience() || silence >= SuspectAfter && c.cfg.planted == PlantedHastyLoss:
 			f.lostAt, c.lead.doubted = c.now, c.now
 			c.become(p, f, api.NodeLost)
 		case silence >= SuspectAfter:
@@ -66,6 +66,17 @@ func (c *Core) watch() {
 			c.revision++
 		}
 	}
+}
+
+// patience is for how long a node is silent until it is lost. Where nobody has a
+// quorum it is more likely that the network is split than that so many machines
+// died at once, and a split that ends within 5 s should have moved nothing. In a
+// fleet of two it is one machine in either case.
+func (c *Core) patience() time.Duration {
+	if c.lead.authority.Quorate || len(c.others()) < 2 {
+		return LostAfter
+	}
+	return ActingLostAfter
 }
 
 // checkConnectivity asks those that were just lost once more, by this node itself:

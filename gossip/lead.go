@@ -105,7 +105,7 @@ func (c *Core) takeLead(a Authority) {
 		f := c.follower(p.ID)
 		// Whoever this node has not talked to gets the full time; the silence
 		// of the former leader began when it fell silent.
-		if heard, ever := c.heard[p.ID]; p.ID == former && ever {
+		if heard, ever := c.heard[p.ID]; p.ID == former && ever && c.patience() == LostAfter {
 			f.heard = heard
 		}
 		c.inherit(p, f)
