@@ -141,7 +141,10 @@ func (c *control) claim(ctx context.Context, requests []scheduler.ClaimRequest) 
 }
 
 // The kinds of opaque streams between nodes.
-const streamLogs = "logs"
+const (
+	streamLogs    = "logs"
+	streamObjects = "objects"
+)
 
 // logsQuestion begins a stream of logs. A line of JSON holds it.
 type logsQuestion struct {
@@ -152,6 +155,9 @@ type logsQuestion struct {
 
 // serveStream serves what another node opens.
 func (c *control) serveStream(ctx context.Context, _, kind string, stream peer.Stream) error {
+	if kind == streamObjects {
+		return c.giveObjects(ctx, stream)
+	}
 	if kind != streamLogs {
 		return fmt.Errorf("no such stream: %q", kind)
 	}

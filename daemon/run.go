@@ -114,6 +114,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	names := m.Names(cfg)
 
 	c.cfg, c.ranges, c.repo, c.address = cfg, ranges, repo, address
+	c.followPeers()
 	c.drained.Store(&map[string]bool{})
 	c.metrics = newMetrics(c.view.Load)
 	if c.decided, err = c.checkpoint.load(); err != nil {

@@ -53,7 +53,7 @@ func openMirror(dir string) (*mirror, error) {
 			return nil, fmt.Errorf("restore the mirror: %w", err)
 		}
 	}
-	if err := removeAll(dir+".old", dir+".new"); err != nil {
+	if err := removeAll(dir+".old", dir+".new", dir+".peer"); err != nil {
 		return nil, fmt.Errorf("open the mirror: %w", err)
 	}
 	if err := sweep(dir); err != nil {

@@ -24,9 +24,14 @@ type Repo struct {
 	pokes  chan struct{}
 	change chan struct{}
 
+	peers   func(unit string) []Peer
+	serving chan struct{} // who is being served
+
 	// What only Run uses.
 	mirror *mirror
 	judged plumbing.Hash // the last tip that got a verdict
+	strays map[stray]bool
+	given  map[api.Commit]string // by which node the commit in force was given, when the repository was not reached
 
 	// read guards a second view of the mirror for those who cannot wait until
 	// Run has spoken to a slow repository. It is held while pins are written
@@ -68,6 +73,7 @@ func open(t target) (*Repo, error) {
 	r := &Repo{
 		target: t, source: newSource(t), mirror: m, reader: reader,
 		pokes: make(chan struct{}, 1), change: make(chan struct{}, 1),
+		serving: make(chan struct{}, serveAtOnce), strays: map[stray]bool{}, given: map[api.Commit]string{},
 		status: api.UnitStatus{Unit: t.Unit, URL: t.shown, Ref: t.Ref, Path: shownPath(t.Path)},
 	}
 	r.resume(context.Background())
@@ -279,8 +285,19 @@ func (r *Repo) report(change func(*api.UnitStatus) bool) {
 func (r *Repo) advance(ctx context.Context) error {
 	tip, err := r.source.fetch(ctx, r.mirror)
 	if err != nil {
-		return explain(r.target, errors.Join(err, sweep(r.mirror.dir)))
+		err = explain(r.target, errors.Join(err, sweep(r.mirror.dir)))
+		commit, node, others := r.fromPeers(ctx)
+		if node == "" {
+			return r.told(err, others)
+		}
+		r.given = map[api.Commit]string{api.Commit(commit.String()): node}
+		return r.told(errors.Join(err, r.consider(ctx, commit)), nil)
 	}
+	return r.consider(ctx, tip)
+}
+
+// consider gives a tip that is in the mirror a verdict.
+func (r *Repo) consider(ctx context.Context, tip plumbing.Hash) error {
 	if tip == r.judged {
 		return r.persist()
 	}
