@@ -156,7 +156,7 @@ type logsQuestion struct {
 // serveStream serves what another node opens.
 func (c *control) serveStream(ctx context.Context, _, kind string, stream peer.Stream) error {
 	if kind == streamObjects {
-		return c.giveObjects(ctx, stream)
+		return c.repo.Serve(ctx, stream)
 	}
 	if kind != streamLogs {
 		return fmt.Errorf("no such stream: %q", kind)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gitsync"
 	"github.com/shoal-dev/shoal/gossip/members"
 	"github.com/shoal-dev/shoal/policy"
 	"github.com/shoal-dev/shoal/policy/dns"
@@ -68,7 +70,12 @@ type Repository interface {
 	Latest() api.Snapshot
 	Status() []api.UnitStatus
 	At(commit api.Commit) (api.Snapshot, error)
+	Has(commit api.Commit) bool
 	Keep(commits []api.Commit) error
+	// Serve gives its objects to another node, and Follow takes theirs while it
+	// does not reach what it follows.
+	Serve(ctx context.Context, stream io.ReadWriter) error
+	Follow(peers func(unit string) []gitsync.Peer)
 }
 
 // Rules is what routes traffic. See iptables.Applier.

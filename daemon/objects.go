@@ -2,37 +2,12 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"io"
 	"slices"
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gitsync"
-	"github.com/shoal-dev/shoal/gossip/peer"
 )
-
-// exchanger is a Repository that gives its objects to other nodes, and takes
-// theirs while it does not reach what it follows. See gitsync.Repo.
-type exchanger interface {
-	Serve(ctx context.Context, stream io.ReadWriter) error
-	Follow(peers func(unit string) []gitsync.Peer)
-}
-
-// followPeers makes the repository ask other nodes while it is not reached.
-func (c *control) followPeers() {
-	if repo, able := c.repo.(exchanger); able {
-		repo.Follow(c.gitPeers)
-	}
-}
-
-// giveObjects serves another node.
-func (c *control) giveObjects(ctx context.Context, stream peer.Stream) error {
-	repo, able := c.repo.(exchanger)
-	if !able {
-		return errors.New("this node has no objects to give")
-	}
-	return repo.Serve(ctx, stream)
-}
 
 // gitPeers returns the nodes that are there and have accepted a commit of a unit,
 // the leader first.

@@ -151,6 +151,18 @@ func (r *Repo) Keep(commits []api.Commit) error {
 	return nil
 }
 
+// Has reports whether a commit was fetched, now or before.
+func (r *Repo) Has(commit api.Commit) bool {
+	if r.Latest().Units[r.target.Unit] == commit {
+		return true
+	}
+	r.read.Lock()
+	defer r.read.Unlock()
+	r.reader.store.Reindex() // Run may have fetched since
+	_, err := r.reader.commit(plumbing.NewHash(string(commit)))
+	return err == nil
+}
+
 // At returns a commit as desired state. It must have been fetched and be
 // without mistakes; pods that run an older template find it here.
 func (r *Repo) At(commit api.Commit) (api.Snapshot, error) {

@@ -25,6 +25,8 @@ import (
 //   - the claims that a node knows of only grow, and none is given to two nodes;
 //   - a node runs only templates of commits that it has accepted;
 //   - nothing is ended while nothing has happened that would be a reason;
+//   - nothing is started from an older template than others had put into force long
+//     before, where nothing is cut off;
 //   - a rollout keeps what maxUnavailable asks for, where nothing else happens;
 //   - nobody decides for ever without anything changing;
 //   - no traffic goes to a machine that has been dead, or to a pod that has ended,
@@ -61,6 +63,21 @@ func newReferee(f *Fleet) *referee {
 		fleet: f, running: map[string]api.Assignment{}, granted: map[string]string{}, claims: map[*life]map[string]api.Claim{},
 		quiet: time.Now(), calm: time.Now(), routes: map[string]map[string]time.Time{},
 	}
+}
+
+// slow is how long a commit may take to be in force everywhere: polls and hints.
+const slow = 15 * time.Second
+
+// outdated reports whether a node that lives has long had a commit in force that
+// changed or removed the template of a pod.
+func (f *Fleet) outdated(p api.Pod) bool {
+	for _, n := range f.nodes {
+		c, since := n.mirror.force()
+		if object, found := workload(c.snapshot, p.Identity); !n.down && time.Since(since) > slow && (!found || object.Revision != p.Revision) && c.info.Commit == f.git.newest().info.Commit {
+			return true
+		}
+	}
+	return false
 }
 
 // accuse notes that something is wrong. The test goes on, and fails.
@@ -131,6 +148,12 @@ func (r *referee) saw(n *node, c runtimetest.Change) {
 	if !n.mirror.holds(a.Pod) {
 		r.accuse("%s runs a pod of %s of commit %s from a template that no commit holds which it has accepted", n.name, a.Pod.Identity, a.Commit)
 	}
+	r.mu.Lock()
+	together := r.faults == 0 && time.Since(r.calm) > slow
+	r.mu.Unlock()
+	if together && r.fleet.outdated(a.Pod) {
+		r.accuse("%s starts a pod of %s from a template that was replaced more than %s ago", n.name, a.Pod.Identity, slow)
+	}
 	if !r.fleet.git.exclusive(a) {
 		return
 	}
@@ -188,7 +211,7 @@ func (r *referee) look() {
 	alive := r.addresses()
 	limit := time.Duration(0) // not known yet
 	for _, n := range r.fleet.nodes {
-		if n.life == nil || n.apart {
+		if n.life == nil || n.apart || !n.stalled.IsZero() {
 			delete(r.routes, n.name)
 			continue
 		}

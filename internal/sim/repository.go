@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gitsync"
 	"github.com/shoal-dev/shoal/gitsync/manifest"
 )
 
@@ -115,6 +117,7 @@ type mirror struct {
 	inForce  time.Time
 	checked  time.Time
 	failed   string
+	peers    func(unit string) []gitsync.Peer
 	pokes    chan struct{}
 	change   chan struct{}
 }
@@ -144,6 +147,11 @@ func (m *mirror) Run(ctx context.Context) error {
 
 func (m *mirror) fetch() {
 	tip, err := m.origin.tip(m.host)
+	if err != nil {
+		if given, found := m.ask(); found {
+			tip, err = given, nil
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	failed := ""
@@ -164,6 +172,51 @@ func (m *mirror) fetch() {
 		default:
 		}
 	}
+}
+
+// ask returns the newest commit that another node has and this one has not.
+func (m *mirror) ask() (newest commit, found bool) {
+	m.mu.Lock()
+	peers, own := m.peers, m.current.info.Commit
+	m.mu.Unlock()
+	for _, p := range peers("main") {
+		if p.Commit <= own || p.Commit <= newest.info.Commit { // they are numbers
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		stream, err := p.Open(ctx)
+		if err == nil {
+			_, err = io.WriteString(stream, "?")
+		}
+		hash := make([]byte, 40)
+		if err == nil {
+			_, err = io.ReadFull(stream, hash)
+		}
+		cancel()
+		if err == nil && api.Commit(hash) > own {
+			newest, found = m.origin.at(api.Commit(hash)), true
+		}
+	}
+	return newest, found
+}
+
+// Serve tells another node of this one's commit; the rest it has from origin.
+func (m *mirror) Serve(_ context.Context, stream io.ReadWriter) error {
+	if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	hash := m.current.info.Commit
+	m.mu.Unlock()
+	_, err := io.WriteString(stream, string(hash))
+	return err
+}
+
+// Follow says whom to ask.
+func (m *mirror) Follow(peers func(string) []gitsync.Peer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.peers = peers
 }
 
 func (m *mirror) Changed() <-chan struct{} { return m.change }
@@ -197,7 +250,17 @@ func (m *mirror) At(hash api.Commit) (api.Snapshot, error) {
 	return c.snapshot, nil
 }
 
+// Has reports whether the commit was ever in force here.
+func (m *mirror) Has(hash api.Commit) bool { return m.accepts(hash) }
+
 func (m *mirror) Keep([]api.Commit) error { return nil }
+
+// force returns the commit that is in force, and since when.
+func (m *mirror) force() (commit, time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.current, m.inForce
+}
 
 // accepts reports whether a commit was ever in force here.
 func (m *mirror) accepts(hash api.Commit) bool {

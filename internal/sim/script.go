@@ -59,7 +59,7 @@ var commands = map[string]command{
 	"cut":       {"cut FROM TO: lose what goes this way", cutLink},
 	"heal":      {"heal: one network again", func(f *Fleet, _ []string) (string, error) { f.Heal(); return "", nil }},
 	"loss":      {"loss SHARE: of packets", loss},
-	"git":       {"git away|back", gitHost},
+	"git":       {"git away [NODE...]|back: the Git host, from these nodes or all", gitHost},
 	"drain":     {"drain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "true"}) })},
 	"undrain":   {"undrain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "false"}) })},
 	"remove":    {"remove NODE: from the fleet, for good", each(func(f *Fleet, n *node) { f.Remove(n) })},
@@ -243,11 +243,19 @@ func loss(f *Fleet, args []string) (string, error) {
 }
 
 func gitHost(f *Fleet, args []string) (string, error) {
-	switch strings.Join(args, " ") {
-	case "away":
-		f.git.cut("*")
-	case "back":
+	switch {
+	case len(args) == 1 && args[0] == "back":
 		f.git.cut()
+	case len(args) == 1 && args[0] == "away":
+		f.git.cut("*")
+	case len(args) > 1 && args[0] == "away":
+		var hosts []string
+		for _, name := range args[1:] {
+			if n := f.node(name); n != nil {
+				hosts = append(hosts, n.host)
+			}
+		}
+		f.git.cut(hosts...)
 	default:
 		return "", errors.New("away or back")
 	}
