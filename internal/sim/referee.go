@@ -229,8 +229,11 @@ func (r *referee) look() {
 			if !known || began.Before(n.joined) {
 				began = now
 			}
-			if limit == routed && began.Before(r.quorum) {
+			switch {
+			case limit == routed && began.Before(r.quorum):
 				began = r.quorum // now there is somebody again who decides
+			case limit == acting && began.Before(r.calm):
+				began = r.calm // every fault may end another one's authority
 			}
 			since[address] = began
 			if waited := now.Sub(began); waited > limit && waited <= limit+glance {
@@ -278,26 +281,14 @@ func available(s api.Snapshot) map[api.Identity]int {
 	return out
 }
 
-// quorate reports whether most of the voters run and hear each other.
+// quorate reports whether there is a leader with a quorum.
 func (f *Fleet) quorate() bool {
-	up := map[string]bool{}
-	var voters []string
-	for _, n := range f.nodes {
-		if n.life == nil || n.apart || !n.stalled.IsZero() {
-			continue
-		}
-		up[n.name] = true
-		if s, err := n.status(); err == nil && (voters == nil || s.Quorate) {
-			voters = s.Voters
+	for _, n := range f.living() {
+		if s, err := n.status(); err == nil && s.Leader == n.name && s.Quorate && !n.apart && n.stalled.IsZero() {
+			return true
 		}
 	}
-	count := 0
-	for _, name := range voters {
-		if up[name] {
-			count++
-		}
-	}
-	return 2*count > len(voters)
+	return false
 }
 
 // addresses returns those at which a pod runs.
