@@ -137,6 +137,17 @@ func (s *session) known(at netip.AddrPort) bool {
 	})
 }
 
+// somebody returns where another node gossips that is there, others each round;
+// nothing when there is none.
+func (s *session) somebody(round int) []string {
+	others := slices.DeleteFunc(s.table.alive(), func(id string) bool { return id == s.cfg.Node.ID })
+	if len(others) == 0 {
+		return nil
+	}
+	c, _ := s.table.card(others[round%len(others)])
+	return []string{c.gossip.String()}
+}
+
 // targets returns whom to look for in this round: the next of those who are
 // missing, and the seeds when somebody is.
 func (s *session) targets(round int) []target {
@@ -161,6 +172,10 @@ func (s *session) targets(round int) []target {
 			if at := net.JoinHostPort(host, strconv.Itoa(int(s.at.Port()))); !slices.Contains(t.addresses, at) {
 				t.addresses = append(t.addresses, at)
 			}
+		}
+		if len(t.addresses) == 0 {
+			// Nothing is known of it: somebody who is there may know more.
+			t.addresses = s.somebody(round)
 		}
 		if len(t.addresses) > 0 {
 			out = append(out, t)
