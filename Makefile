@@ -104,6 +104,7 @@ bench-fleet: keeper ## measure fleets: deaths, splits, pushes, what idling costs
 	scripts/setup.sh test
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal ./cmd/shoal
 	SHOAL_BIN=$(CURDIR)/bin/shoal go test -timeout 80m -tags=$(TAGS),e2e -count=1 -run '^$$' -bench Fleet -benchtime 1x ./e2e/fleet | grep --line-buffered '^{'
+	go test -timeout 30m -count=1 -run '^$$' -bench BigFleet -benchtime 1x ./gossip | grep --line-buffered '^{'
 
 .PHONY: bench
 bench: bench-onenode bench-fleet ## run all benchmarks

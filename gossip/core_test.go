@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/internal/testenv"
 )
 
 func states(pods ...string) api.PodStates {
@@ -274,8 +276,8 @@ func TestLoss(t *testing.T) {
 	t.Logf("agreed after %s", w.agree(10*time.Second))
 }
 
-// TestBigFleet: many nodes with many pods know the same soon. make bench-fleet
-// asks for 300 nodes.
+// TestBigFleet: many nodes with many pods know the same soon; SHOAL_NODES says how
+// many.
 func TestBigFleet(t *testing.T) {
 	n := 40
 	if asked, err := strconv.Atoi(os.Getenv("SHOAL_NODES")); err == nil {
@@ -283,26 +285,58 @@ func TestBigFleet(t *testing.T) {
 	}
 	w := newNetwork(t, n, 1)
 	w.raft(0, 1)
+	took, sent := w.spread(t, 33)
+	t.Logf("%d nodes know of %d pods after %s; %d bytes a node", n, n*33, took, sent)
+	if took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// spread has every node tell of its pods, all at once, and returns after what time
+// all know of all, and how many bytes each node sent for that.
+func (w *network) spread(t testing.TB, pods int) (took time.Duration, sent int) {
+	t.Helper()
 	w.follow(10*time.Second, 0)
 	w.agree(30 * time.Second)
 	for i, s := range w.nodes {
-		var pods []string
-		for j := range 33 {
-			pods = append(pods, string(rune('a'+j%26))+s.peer.Name+string(rune('a'+i%26))+string(rune('a'+j/26)))
+		var names []string
+		for j := range pods {
+			names = append(names, string(rune('a'+j%26))+s.peer.Name+string(rune('a'+i%26))+string(rune('a'+j/26)))
 		}
-		if err := s.SetOwn(w.now, States, states(pods...)); err != nil {
+		if err := s.SetOwn(w.now, States, states(names...)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	clear(w.bytes)
-	took := w.agree(30 * time.Second)
+	took = w.agree(30 * time.Second)
+	return took, w.sent()
+}
+
+// sent returns how many bytes a node has sent on average.
+func (w *network) sent() int {
 	total := 0
 	for _, b := range w.bytes {
 		total += b
 	}
-	t.Logf("%d nodes know of %d pods after %s; %d bytes a node", n, n*33, took, total/n)
-	if took > 3*time.Second {
-		t.Errorf("it took %s", took)
+	return total / len(w.nodes)
+}
+
+// BenchmarkBigFleet measures, in virtual time, how what nodes tell each other
+// grows with their number. make bench-fleet shows it.
+func BenchmarkBigFleet(b *testing.B) {
+	for b.Loop() {
+		for _, n := range []int{10, 30, 100, 300} {
+			w := newNetwork(b, n, 1)
+			w.raft(0, 1)
+			took, sent := w.spread(b, 33)
+			name := fmt.Sprint("sim", n)
+			testenv.Report(b, name+"_board_converged", "s", "virtual; 33 pods a node", took.Seconds())
+			testenv.Report(b, name+"_bytes_per_node", "B", "until all know", float64(sent))
+			w.run(10 * time.Second)
+			clear(w.bytes)
+			w.run(10 * time.Second)
+			testenv.Report(b, name+"_bytes_per_node_s", "B/s", "idle", float64(w.sent())/10)
+		}
 	}
 }
 
