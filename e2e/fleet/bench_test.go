@@ -83,11 +83,15 @@ func benchDeaths(b *testing.B) {
 	for i := range asked("SHOAL_KILLS", 30) {
 		head := w.leader()
 		victim := head
+		pods := head.pods("stamp")
 		if i%2 == 0 {
-			victim = w.nodes[(slices.Index(w.nodes, head)+1+i/2%2)%3]
+			at := slices.Index(w.nodes, head)
+			if victim = w.nodes[(at+1)%3]; pods[victim.name] < pods[w.nodes[(at+2)%3].name] {
+				victim = w.nodes[(at+2)%3]
+			}
 		}
 		others := slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return n == victim })
-		lost := others[0].pods("stamp")[victim.name]
+		lost := pods[victim.name] // a leader that has come back may have none
 		begin := time.Now()
 		victim.die()
 		if victim == head {
@@ -100,11 +104,13 @@ func benchDeaths(b *testing.B) {
 		w.eventually(20*time.Second, "the replacements run", func() (bool, string) {
 			return len(stamps(b, desk, "stamp", begin)) >= lost, fmt.Sprint(lost)
 		})
-		took := stamps(b, desk, "stamp", begin)[lost-1].Sub(begin).Seconds()
-		if victim == head {
-			leader = append(leader, took)
-		} else {
-			follower = append(follower, took)
+		if lost > 0 {
+			took := stamps(b, desk, "stamp", begin)[lost-1].Sub(begin).Seconds()
+			if victim == head {
+				leader = append(leader, took)
+			} else {
+				follower = append(follower, took)
+			}
 		}
 		victim.revive()
 		w.settled(30 * time.Second)

@@ -94,7 +94,11 @@ func TestOneWayPair(t *testing.T) {
 	before := w.ready(w.nodes[0], "hello", 3, 40*time.Second)
 	where()
 	processes := w.processes("")
-	for _, c := range []string{"a follower does not hear the leader", "the leader does not hear a follower", "a follower does not hear another"} {
+	faults := []string{"the leader does not hear a follower"}
+	if full() {
+		faults = append(faults, "a follower does not hear the leader", "a follower does not hear another")
+	}
+	for _, c := range faults {
 		leader := w.leader()
 		i := slices.Index(w.nodes, leader)
 		a, b := w.nodes[(i+1)%3], w.nodes[(i+2)%3]
@@ -219,7 +223,9 @@ func TestMute(t *testing.T) {
 		healed := time.Now()
 		w.settled(15 * time.Second)
 		t.Logf("one fleet %s after the heal", time.Since(healed).Round(10*time.Millisecond))
-		w.three(others[0], 60*time.Second)
+		if full() {
+			w.three(others[0], 60*time.Second) // what is surplus waits for 30 s
+		}
 	}
 	where()
 	s.check()

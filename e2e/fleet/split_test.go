@@ -4,7 +4,6 @@ package fleet
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -118,30 +117,6 @@ func TestLastNodeStanding(t *testing.T) {
 	w.nodes[0].revive()
 	w.nodes[1].revive()
 	w.settled(30 * time.Second)
-}
-
-// TestColdStart: all machines lose power at once; Git is gone when they come
-// back. They run what they ran, from their own disks.
-func TestColdStart(t *testing.T) {
-	w := newWorld(t, 3)
-	w.write(map[string]string{"hello.yaml": fmt.Sprintf(helloYAML, 3)})
-	w.commit("three")
-	w.ready(w.nodes[2], "hello", 3, 40*time.Second)
-	for _, n := range w.nodes {
-		n.die()
-	}
-	if err := os.Rename(w.repo, w.repo+".away"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = os.Rename(w.repo+".away", w.repo) }() // it is removed with the test
-	begin := time.Now()
-	for _, n := range w.nodes {
-		n.cable("sw0")
-		n.start()
-	}
-	w.settled(30 * time.Second)
-	w.three(w.nodes[1], 30*time.Second)
-	t.Logf("all run again %s after the power came back, without Git", time.Since(begin).Round(10*time.Millisecond))
 }
 
 // TestDrain: a node is emptied with its replacements first, and is used again.

@@ -117,7 +117,7 @@ func TestThreeParts(t *testing.T) {
 			t.Errorf("%s lets nodes in without a quorum: %s", part[0].name, out)
 		}
 	}
-	for uptime(t) < begin+max(fault(90), 30) {
+	for uptime(t) < begin+fault(90) {
 		s.check()
 		if late := w.processes("late"); len(late) > 0 {
 			t.Fatalf("an exclusive pod was started without a quorum: %v", late)
