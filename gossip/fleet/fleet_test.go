@@ -247,6 +247,20 @@ func TestJoinAndFailover(t *testing.T) {
 	eventually(t, time.Second, "n2 knows n3's pod", func() bool { b := b.View().Board; return len(b.Pods) == 1 && len(b.Pods[0].Pods) == 1 })
 	t.Logf("a pod's state is known after %s", time.Since(begin))
 
+	if err := a.Yield(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Second, "n2 leads because n1 lets it", func() bool { return b.View().Leads && b.View().Authority.Quorate && !a.View().Leads })
+	if err := a.Yield(t.Context(), "n3"); err == nil {
+		t.Error("a node that does not lead lets another one lead")
+	}
+	agree(t, 4*time.Second, all...)
+	if err := b.Yield(t.Context(), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Second, "n1 leads again", func() bool { return a.View().Leads && a.View().Authority.Quorate && !b.View().Leads })
+	agree(t, 4*time.Second, all...)
+
 	a.stop()
 	dead := time.Now()
 	leader := agree(t, 4*time.Second, b, c)
