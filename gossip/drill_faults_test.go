@@ -25,7 +25,7 @@ func (f mishap) String() string {
 // mishapKinds are all that can go wrong, and how often of each it does.
 var mishapKinds = []string{
 	"kill", "off", "blackout", "stall", "stall", "freeze", "split", "split", "oneway", "partial", "bridge", "alone", "alone",
-	"loss", "delay", "clock", "depose", "depose", "upgrade", "upgrade", "liar", "flap",
+	"loss", "delay", "stuck", "clock", "depose", "depose", "upgrade", "upgrade", "liar", "flap", "stranded",
 }
 
 // mishaps draws what goes wrong in a run. Each run has some kinds only: rare
@@ -65,28 +65,15 @@ type planned struct {
 
 // conduct returns what makes things go wrong, to be called at every step.
 func (d *drill) conduct(faults []mishap) func() {
-	var plan []planned
 	for _, f := range faults {
 		f.a, f.b = f.a%len(d.nodes), f.b%len(d.nodes)
-		plan = append(plan, planned{f.at, func() {
-			heal := d.begin(f)
-			plan = append(plan, planned{d.now + max(f.last, drillStep), heal})
-			if f.kind == "flap" {
-				for i := range time.Duration(4) {
-					plan = append(plan, planned{d.now + i*6*time.Second, func() {
-						if d.now < drillCalm-4*time.Second {
-							d.halt(d.nodes[f.a], true)
-						}
-					}}, planned{d.now + i*6*time.Second + 4*time.Second, func() { d.start(d.nodes[f.a]) }})
-				}
-			}
-		}})
+		d.later(f.at, func() { d.later(f.last+drillStep, d.begin(f)) })
 	}
-	plan = append(plan, planned{drillCalm, d.heal})
+	d.later(drillCalm, d.heal)
 	return func() {
-		for i := 0; i < len(plan); i++ { // it grows meanwhile
-			if one := plan[i]; one.at <= d.now {
-				plan = slices.Delete(plan, i, i+1)
+		for i := 0; i < len(d.plan); i++ { // it grows meanwhile
+			if one := d.plan[i]; one.at <= d.now {
+				d.plan = slices.Delete(d.plan, i, i+1)
 				i--
 				one.do()
 			}
@@ -94,10 +81,38 @@ func (d *drill) conduct(faults []mishap) func() {
 	}
 }
 
+// later does something after a while.
+func (d *drill) later(in time.Duration, do func()) {
+	d.plan = append(d.plan, planned{d.now + in, do})
+}
+
+// flap lets a machine come and go.
+func (d *drill) flap(m *machine) {
+	for i := range time.Duration(4) {
+		d.later(i*6*time.Second, func() {
+			if d.now < drillCalm-4*time.Second {
+				d.halt(m, true)
+			}
+		})
+		d.later(i*6*time.Second+4*time.Second, func() { d.start(m) })
+	}
+}
+
+// strand cuts the last node off until its claims are given to others; when it is
+// back, what is long hardly gets through.
+func (d *drill) strand() {
+	apart := d.separate(mishap{kind: "alone", a: len(d.nodes) - 1})
+	d.later(ReleaseAfter+2*time.Second, func() {
+		apart()
+		d.stuck = d.now < drillCalm
+	})
+	d.later(ReleaseAfter+12*time.Second, func() { d.stuck = false })
+}
+
 // heal makes everything well.
 func (d *drill) heal() {
 	clear(d.cut)
-	d.loss, d.delay, d.liar = 0, 0, -1
+	d.loss, d.delay, d.stuck, d.liar = 0, 0, false, -1
 	for _, m := range d.nodes {
 		m.stalled = 0
 		d.start(m)
@@ -131,6 +146,13 @@ func (d *drill) begin(f mishap) (heal func()) {
 	case "loss":
 		d.loss = float64(f.size%60) / 100
 		return func() { d.loss = 0 }
+	case "flap":
+		d.flap(m)
+	case "stranded":
+		d.strand()
+	case "stuck":
+		d.stuck = true
+		return func() { d.stuck = false }
 	case "delay":
 		d.delay = time.Duration(f.size%3000) * time.Millisecond
 		return func() { d.delay = 0 }

@@ -45,8 +45,10 @@ type drill struct {
 	cut   map[[2]int]int // how many faults cut a link
 	loss  float64
 	delay time.Duration
-	liar  int // that forges what it can; -1 when nobody does
+	stuck bool // what is long, as a ledger, hardly gets through
+	liar  int  // that forges what it can; -1 when nobody does
 
+	plan   []planned
 	oracle oracle
 	ledger Ledger
 	raw    []byte // of the ledger
@@ -281,6 +283,9 @@ func (d *drill) post(from, to int, m Message) {
 	if d.cut[[2]int{from, to}] > 0 || d.loss > 0 && d.rng.Float64() < d.loss {
 		return
 	}
+	if d.stuck && m.Grant != nil && m.Grant.Ledger != nil && d.rng.IntN(10) > 0 {
+		return
+	}
 	if d.rng.IntN(32) == 0 {
 		raw, err := Encode(m)
 		if err == nil {
@@ -410,6 +415,7 @@ func (m *machine) states() api.PodStates {
 func (d *drill) lead(m *machine) {
 	if m.round != 0 && d.now > m.roundAt {
 		if d.confirms(m.index) {
+			d.catchUp(m)
 			m.Verified(m.round)
 		}
 		m.round = 0

@@ -26,6 +26,10 @@ type lead struct {
 	checked time.Time
 	// round is the last quorum round that was asked for.
 	round uint64
+	// floor is the ledger that this leader had when a quorum first confirmed it:
+	// what leaders before it took from anybody is in there.
+	floor  ledgerVersion
+	rooted bool // floor is known
 }
 
 // follower is what a leader knows of one node.
@@ -46,8 +50,15 @@ type follower struct {
 	pending time.Duration // will be the lease once the round is confirmed
 	lasting bool          // and a long one
 	round   uint64
-	// handover says that its newest renewal asked for a long lease.
+	// has is the ledger that it says it has, and needs the one without which it
+	// gets no lease: a claim may have been taken from it since. back is when it
+	// came back after its claims had been released; zero when needs is known.
+	has, needs ledgerVersion
+	back       time.Duration
+	// handover says that its newest renewal asked for a long lease, asked when
+	// the last one came that did.
 	handover bool
+	asked    time.Duration
 	released bool // its claims may be given to others
 
 	// What it has, as far as is known: what was sent counts.
@@ -153,6 +164,9 @@ func (c *Core) renewal(from, via string, r *Renewal) error {
 		c.reply(from, via, &Grant{Authority: c.lead.authority, Refused: cloned})
 		return nil
 	}
+	if c.releases(c.roster[from], f) { // as it was before it came back
+		f.back = c.now
+	}
 	if r.N > f.n || r.Boot != f.boot {
 		f.n, f.sent, f.handover = r.N, r.Sent, r.Handover
 	}
@@ -162,6 +176,10 @@ func (c *Core) renewal(from, via string, r *Renewal) error {
 	if r.Boot != f.boot && c.cfg.planted != PlantedForeignBoot {
 		f.lease, f.long, f.round = 0, 0, 0
 	}
+	if r.Handover {
+		f.asked = c.now
+	}
+	f.has = ledgerVersion{r.LedgerEpoch, r.Ledger}
 	f.boot, f.heard, f.owed, f.renewed = r.Boot, c.now, true, c.now
 	c.revive(from, f, r.Leaving)
 	if r.Known.Quorate && r.Known.Beats(c.lead.authority) && r.Known.Leader != c.cfg.Self.ID && !c.lead.authority.Quorate {
@@ -208,10 +226,10 @@ const cloned = "another daemon runs with this node's key: a state folder was cop
 
 // admits reports whether a renewal comes from the daemon that holds the lease. A
 // daemon with another boot is a restart when the old one keeps silent, and a
-// copy of the node when it does not.
+// copy of the node when it does not. Other signs of life may be of either.
 func (c *Core) admits(f *follower, r *Renewal) bool {
 	switch {
-	case f.boot == 0 || f.boot == r.Boot || c.now-f.heard >= SuspectAfter:
+	case f.boot == 0 || f.boot == r.Boot || c.now-f.renewed >= SuspectAfter:
 		f.rival = 0
 		return true
 	case f.rival == 0 || f.rival == r.Boot:

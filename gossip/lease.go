@@ -16,8 +16,13 @@ const (
 	// its last renewal, when its daemon is about to be restarted. Its claims are
 	// released as much later.
 	HandoverLease = 60 * time.Second
-	// releaseHandover is ReleaseAfter for such a node, which may be a minute away.
-	releaseHandover = HandoverLease + HandoverLease/20 + ReleaseAfter - 10*time.Second
+	// claimsSettle is how long a node that comes back after its claims were
+	// released waits for a lease: by then they are given to others, or are not.
+	claimsSettle = 2 * time.Second
+	// handoverEnds is when such a lease has ended by the clock of any node, and
+	// releaseHandover is ReleaseAfter for it.
+	handoverEnds    = HandoverLease + HandoverLease/20
+	releaseHandover = handoverEnds + ReleaseAfter - 10*time.Second
 )
 
 // Lease returns until when exclusive pods may run here, counted from the
@@ -59,8 +64,11 @@ func (c *Core) Verified(round uint64) {
 	if c.lead == nil || round != c.lead.round {
 		return
 	}
+	if !c.lead.rooted {
+		c.lead.floor, c.lead.rooted = c.ledger.ledgerVersion, true
+	}
 	for _, f := range c.lead.followers {
-		if f.round != round {
+		if f.round != round || !c.informed(f) {
 			continue
 		}
 		f.lease = max(f.lease, f.pending)
@@ -74,20 +82,43 @@ func (c *Core) Verified(round uint64) {
 	}
 }
 
+// informed reports whether a follower knows what was taken from it, so that a
+// lease cannot make it run that. Of one that came back after its claims had been
+// released that is known once what was decided before is in the ledger, or never
+// will be.
+func (c *Core) informed(f *follower) bool {
+	if c.cfg.planted == PlantedUninformed {
+		return true
+	}
+	if f.back > 0 {
+		if c.now-f.back < claimsSettle {
+			return false
+		}
+		f.needs, f.back = c.ledger.ledgerVersion, 0
+	}
+	return !f.has.less(f.needs) && !f.has.less(c.lead.floor)
+}
+
 // Handovers returns what the ledger has to note before long leases are granted,
-// and after them: by ID, whether the node's lease may be a long one. Nothing
-// when this node does not lead with a quorum.
+// and after them: by ID, whether the node's lease may be a long one. A long lease
+// runs until it ends or the node's fencer hears of a newer one, and that is not
+// to be known here: it may be cut off after its daemon is back and before it got
+// any. Nothing when this node does not lead with a quorum.
 func (c *Core) Handovers() map[string]bool {
 	if c.lead == nil || !c.lead.authority.Quorate {
 		return nil
 	}
 	out := map[string]bool{}
-	if self := c.cfg.Self.ID; c.handover != c.roster[self].Handover {
-		out[self] = c.handover
+	note := func(id string, wanted bool, asked time.Duration) {
+		ended := c.now-max(asked, c.lead.since) >= handoverEnds
+		if noted := c.roster[id].Handover; wanted && !noted || !wanted && noted && ended {
+			out[id] = wanted
+		}
 	}
+	note(c.cfg.Self.ID, c.handover, c.born)
 	for id, f := range c.lead.followers {
-		if f.renewed > 0 && c.knows(id) && f.handover != c.roster[id].Handover {
-			out[id] = f.handover
+		if f.renewed > 0 && c.knows(id) {
+			note(id, f.handover, f.asked)
 		}
 	}
 	return out
@@ -138,14 +169,15 @@ func (c *Core) releasesRemoved(p Peer) bool {
 
 // releases reports whether the claims of a follower may be given to others.
 func (c *Core) releases(p Peer, f *follower) bool {
-	wait := ReleaseAfter
-	if (f.handover || f.renewed == 0 && p.Handover) && c.cfg.planted != PlantedForgottenHandover {
-		wait = releaseHandover
-	}
+	since := c.lead.since
 	if c.cfg.planted == PlantedHastyRelease {
-		return c.now-f.renewed >= wait
+		since = 0
 	}
-	return c.now-max(f.renewed, c.lead.since) >= wait
+	long := (f.handover || p.Handover) && c.cfg.planted != PlantedForgottenHandover
+	if long && c.now-max(f.asked, since) < releaseHandover {
+		return false
+	}
+	return c.now-max(f.renewed, since) >= ReleaseAfter
 }
 
 // watchReleases notes when claims are released, so that the leader decides anew.

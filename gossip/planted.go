@@ -21,4 +21,5 @@ const (
 	PlantedNoDamping                 // a node may come and go as often as it likes
 	PlantedStubbornLeader            // an acting leader stays when a better one is there
 	PlantedObeyDeposed               // a leader that was deposed is obeyed
+	PlantedUninformed                // a lease is granted to a node that does not know what was taken from it
 )

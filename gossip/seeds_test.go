@@ -177,6 +177,7 @@ func TestPlantedMistakesAreFound(t *testing.T) {
 		PlantedNoDamping:         "a node may come and go as often as it likes",
 		PlantedStubbornLeader:    "an acting leader stays when a better one is there",
 		PlantedObeyDeposed:       "a leader that was deposed is obeyed",
+		PlantedUninformed:        "a lease is granted to a node that does not know what was taken from it",
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(400) {

@@ -175,6 +175,7 @@ func (f *Fleet) tend(ctx context.Context) error {
 		if round != 0 {
 			attempt, cancel := context.WithTimeout(ctx, gossip.RenewEvery)
 			if f.log.Verify(attempt) == nil {
+				f.follow() // what was agreed on before the round counts in it
 				f.do(func() { f.core.Verified(round) })
 			}
 			cancel()
