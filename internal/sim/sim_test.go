@@ -91,7 +91,7 @@ func number(t *testing.T, name string, or int) int {
 }
 
 // TestRandom runs fleets through random faults: SHOAL_RUNS of them, from the seed
-// SHOAL_SEED on.
+// SHOAL_SEED on, each with SHOAL_FAULTS faults and commits.
 func TestRandom(t *testing.T) {
 	first := number(t, "SHOAL_SEED", 1)
 	for seed := first; seed < first+number(t, "SHOAL_RUNS", 6); seed++ {
@@ -99,9 +99,9 @@ func TestRandom(t *testing.T) {
 			t.Parallel()
 			folder := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				f := New(t, 3+2*(seed%2), uint64(seed), folder)
+				f := New(t, 3+2*(seed%3), uint64(seed), folder)
 				defer f.End()
-				Random{Seed: uint64(seed), Faults: 12}.Run(f)
+				Random{Seed: uint64(seed), Faults: number(t, "SHOAL_FAULTS", 12)}.Run(f)
 			})
 			if t.Failed() {
 				t.Logf("again: SHOAL_SEED=%d SHOAL_RUNS=1 go test ./internal/sim -run TestRandom", seed)
