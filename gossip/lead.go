@@ -100,6 +100,9 @@ func (c *Core) takeLead(a Authority) {
 	if c.lead != nil {
 		if c.lead.authority != a {
 			c.say("leads: %s", c.named(a))
+			if a.Quorate && !c.lead.authority.Quorate {
+				c.hearAnew()
+			}
 			c.lead.authority, c.authority, c.lead.since = a, a, c.now
 			c.greet()
 		}
@@ -122,6 +125,17 @@ func (c *Core) takeLead(a Authority) {
 		c.inherit(p, f)
 	}
 	c.greet()
+}
+
+// hearAnew gives every node that is not lost the full time from now on: this
+// leader was one of those that only acted, and has just come to reach more nodes
+// than it did.
+func (c *Core) hearAnew() {
+	for _, p := range c.others() {
+		if f := c.follower(p.ID); f.status != api.NodeLost && f.status != api.NodeLeft {
+			f.heard = c.now
+		}
+	}
 }
 
 // greet makes every node hear of this leader at once.
