@@ -127,16 +127,30 @@ func bootTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
+// sourceAddress is the address that packets to another one would bear. It is asked
+// for every second, so it is no connection of package net, which costs far more.
+func sourceAddress(to [4]byte) (netip.Addr, bool) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was sent
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to, Port: 9}); err != nil {
+		return netip.Addr{}, false
+	}
+	local, err := unix.Getsockname(fd)
+	own, ok := local.(*unix.SockaddrInet4)
+	if err != nil || !ok {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom4(own.Addr), true
+}
+
 // nodeAddress is the address from which this machine would reach the world, or
 // the first one it has, or that of the loopback interface. Nothing is sent.
 func nodeAddress() netip.Addr {
-	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
-		defer conn.Close()
-		if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
-			if addr, ok := netip.AddrFromSlice(local.IP.To4()); ok {
-				return addr
-			}
-		}
+	if addr, ok := sourceAddress([4]byte{192, 0, 2, 1}); ok {
+		return addr
 	}
 	addrs, _ := net.InterfaceAddrs() // without any there is still the loopback
 	for _, a := range addrs {

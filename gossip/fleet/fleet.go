@@ -183,7 +183,9 @@ func (f *Fleet) tend(ctx context.Context) error {
 		f.elect(ctx)
 		f.rejoin(ctx)
 		f.takeLedger(ctx)
-		f.recover(ctx)
+		if f.rounds%4 == 0 { // whoever laid a recovery down waits for a second
+			f.recover(ctx)
+		}
 		f.fetchAuthority(ctx)
 		f.rotate(ctx)
 	}
