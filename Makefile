@@ -54,7 +54,7 @@ test: ## run all tests but the long ones, as root
 	scripts/setup.sh test
 	$(MAKE) --no-print-directory keeper
 	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 20m $$(go list ./... | grep -v /e2e)
-	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 15m -tags=$(TAGS),e2e -p 1 -count=1 ./e2e/...
+	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 25m -tags=$(TAGS),e2e -p 1 -count=1 ./e2e/...
 
 .PHONY: e2e-full
 e2e-full: ## run the end-to-end tests, long ones included, as root
