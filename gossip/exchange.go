@@ -8,10 +8,6 @@ import "fmt"
 // that one. With one exchange a second everything reaches n nodes in about
 // log2(n) seconds.
 
-// usageTurns is how many exchanges it takes until one looks at usage as well. There
-// is always some that is new, so that each of those goes on to the end.
-const usageTurns = 3
-
 // compare begins an exchange with the next peer in turn.
 func (c *Core) compare() {
 	c.compared = c.now
@@ -23,14 +19,13 @@ func (c *Core) compare() {
 	// The steps are coprime to most numbers of peers and differ between nodes,
 	// so that not all of them talk to the same one.
 	at := (uint64(c.turn)*2654435761 + c.salt) % uint64(len(others))
-	usage := c.turn%usageTurns == 0
-	c.send(Message{To: others[at].ID, Digest: &Compare{Hash: c.records.Hash(usage), Usage: usage}})
+	c.send(Message{To: others[at].ID, Digest: &Compare{Hash: c.records.Hash(true)}})
 }
 
 // answer goes on with an exchange.
 func (c *Core) answer(from string, m *Compare) error {
 	if m.Digest == nil {
-		if m.Hash != c.records.Hash(m.Usage) {
+		if m.Hash != c.records.Hash(true) {
 			c.send(Message{To: from, Digest: &Compare{Digest: c.records.Digest()}})
 		}
 		return nil

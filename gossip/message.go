@@ -141,7 +141,6 @@ type Probe struct {
 // then, when they differ, digests.
 type Compare struct {
 	Hash   Hash   `json:"hash"`
-	Usage  bool   `json:"usage,omitempty"` // Hash is that of usage too
 	Digest Digest `json:"digest,omitempty"`
 	// Final is set in the answer to a Digest, so that an exchange ends.
 	Final bool `json:"final,omitempty"`
