@@ -88,7 +88,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.cfg.Allocatable == nil {
 		a.cfg.Allocatable = a.machine.capacity(cfg.StateDir)
 	}
-	a.exclusive.held, a.exclusive.fenced = map[string]bool{}, map[string]bool{}
+	a.exclusive.held, a.exclusive.fenced = map[string]api.Identity{}, map[string]bool{}
 	if a.cfg.Fencer != nil {
 		// Before the fleet hears of this daemon; what is wrong with the fencer
 		// shows again when it is told of the lease.
@@ -299,15 +299,15 @@ func (a *Agent) employ() {
 	}
 	for _, p := range a.desired.Pods {
 		if _, employed := a.workers[p.Instance()]; !employed && !a.desired.Removes(p.Instance()) {
-			a.hire(p.Instance(), nil)
+			a.hire(p.Assignment.Pod, nil)
 		}
 	}
 }
 
 // hire starts a worker. a.mu is held.
-func (a *Agent) hire(instance string, held []runtime.Held) {
-	w := newWorker(a, instance, held)
-	a.workers[instance] = w
+func (a *Agent) hire(p api.Pod, held []runtime.Held) {
+	w := newWorker(a, p, held)
+	a.workers[p.Instance] = w
 	ctx := a.ctx
 	a.wg.Go(func() { w.run(ctx) })
 }

@@ -3,11 +3,11 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/fence"
 	"github.com/shoal-dev/shoal/runtime/fencer"
@@ -30,12 +30,12 @@ const (
 type exclusives struct {
 	mu     sync.Mutex
 	lease  fence.Lease
-	since  time.Duration // there has been a lease without a gap; 0 while there is none
-	usable bool          // as told to the workers
-	held   map[string]bool
-	fenced map[string]bool // ended by the fencer, and not started since
-	swept  bool            // what an earlier daemon had held was looked through
-	down   error           // why there is no fencer
+	since  time.Duration           // there has been a lease without a gap; 0 while there is none
+	usable bool                    // as told to the workers
+	held   map[string]api.Identity // by instance
+	fenced map[string]bool         // ended by the fencer, and not started since
+	swept  bool                    // what an earlier daemon had held was looked through
+	down   error                   // why there is no fencer
 	// warden stands in for the fencer while there is none.
 	warden fencer.Warden
 }
@@ -86,8 +86,37 @@ func (w *worker) licensed(d runtime.Desired) error {
 	return nil
 }
 
-// hold has the fencer fence a pod. Nothing of it may start before.
-func (a *Agent) hold(ctx context.Context, instance string, spec *corev1.PodSpec) error {
+// allowed makes sure that an exclusive pod may start, and that it is ended in time
+// when it no longer may.
+func (w *worker) allowed(ctx context.Context, d runtime.Desired) error {
+	if err := w.licensed(d); err != nil {
+		return err
+	}
+	if err := w.reserve(); err != nil {
+		return err
+	}
+	return w.fence(ctx)
+}
+
+// reserve makes the pod the one of its identity that may start here. A leader that
+// has not heard of all that its predecessor decided may assign again what has
+// just gone, and the claim of the node is good for both.
+func (w *worker) reserve() error {
+	x := &w.a.exclusive
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for instance, identity := range x.held {
+		if identity == w.identity && instance != w.instance {
+			return fmt.Errorf("pod %s of the same identity is still here", instance)
+		}
+	}
+	x.held[w.instance] = w.identity
+	return nil
+}
+
+// fence has the fencer fence a pod. Nothing of it may start before.
+func (w *worker) fence(ctx context.Context) error {
+	a, instance, spec := w.a, w.instance, &w.object.Object.Spec
 	if a.cfg.Fencer == nil {
 		return errors.New("a pod that must not run twice needs the fencer, and there is none")
 	}
@@ -100,18 +129,21 @@ func (a *Agent) hold(ctx context.Context, instance string, spec *corev1.PodSpec)
 	}
 	a.exclusive.mu.Lock()
 	defer a.exclusive.mu.Unlock()
-	a.exclusive.held[instance] = true
+	a.exclusive.held[instance] = w.identity
 	return a.exclusive.warden.Hold(p)
 }
 
 // release ends the fencing of a pod that is gone, or need not be fenced any more.
 func (a *Agent) release(ctx context.Context, instance string) error {
 	a.exclusive.mu.Lock()
-	held := a.exclusive.held[instance]
+	_, held := a.exclusive.held[instance]
 	delete(a.exclusive.held, instance)
 	delete(a.exclusive.fenced, instance)
 	err := a.exclusive.warden.Release(instance)
 	a.exclusive.mu.Unlock()
+	if held {
+		a.pokeExclusives() // another one may wait for this
+	}
 	if !held || a.cfg.Fencer == nil {
 		return err
 	}
@@ -125,12 +157,12 @@ func (w *worker) guarded(ctx context.Context, d runtime.Desired) {
 		return
 	}
 	w.a.exclusive.mu.Lock()
-	held := w.a.exclusive.held[w.instance]
+	_, held := w.a.exclusive.held[w.instance]
 	w.a.exclusive.mu.Unlock()
 	var err error
 	switch exclusive := d.Exclusive(*w.object); {
 	case exclusive && !held && w.pod.Running():
-		err = w.a.hold(ctx, w.instance, &w.object.Object.Spec)
+		err = w.fence(ctx)
 	case !exclusive && held:
 		err = w.a.release(ctx, w.instance)
 	}
@@ -144,7 +176,8 @@ func (w *worker) wasFenced(c runtime.Container) bool {
 	x := &w.a.exclusive
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.held[w.instance] && (c.ExitCode == 137 || c.ExitCode == 143) && (x.fenced[w.instance] || w.a.cfg.Boot() >= x.lease.Warns())
+	_, held := x.held[w.instance]
+	return held && (c.ExitCode == 137 || c.ExitCode == 143) && (x.fenced[w.instance] || w.a.cfg.Boot() >= x.lease.Warns())
 }
 
 // unfence notes that a pod was started anew.
@@ -245,11 +278,11 @@ func (a *Agent) sweepFencer(ctx context.Context) error {
 	}
 	for _, p := range pods {
 		a.mu.Lock()
-		_, known := a.workers[p.Instance]
+		w, known := a.workers[p.Instance]
 		a.mu.Unlock()
 		a.exclusive.mu.Lock()
 		if known {
-			a.exclusive.held[p.Instance] = true
+			a.exclusive.held[p.Instance] = w.identity
 			_ = a.exclusive.warden.Hold(p) // the fencer has found it well formed
 		}
 		a.exclusive.mu.Unlock()

@@ -192,3 +192,45 @@ func TestExclusive(t *testing.T) {
 	}
 	h.stop()
 }
+
+// TestExclusiveTwin: of two pods of one identity with the same good claim only the
+// first runs, for as long as it is there, also when another daemon has taken it
+// over; the second starts when the first is gone.
+func TestExclusiveTwin(t *testing.T) {
+	dir := testenv.Dir(t)
+	engine := runtimetest.NewMemory(image)
+	w := &warden{engine: engine, pods: map[string]fence.Pod{}}
+	h := &house{t: t, desired: runtime.Desired{Known: true}, cfg: agent.Config{
+		Node: "n1", StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), Relist: 200 * time.Millisecond,
+		Engine: engine, Network: &runtimetest.Network{}, Logs: &runtimetest.Logs{}, Fencer: w,
+		Lease: func() fence.Lease { return fence.Lease{Sent: fencer.Now()} },
+	}}
+	h.cfg.Record = h.record
+	h.start()
+	first := pod("db", "", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"sleep", "1000"} })
+	first.Assignment.Node, first.Assignment.Claim = "n1", api.Claim{Epoch: 1, Index: 7}
+	second := pod("db", "", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"sleep", "1001"} })
+	second.Assignment.Node, second.Assignment.Claim, second.Assignment.Pod.Identity = "n1", first.Assignment.Claim, first.Assignment.Pod.Identity
+	if first.Instance() == second.Instance() {
+		t.Fatal("they are the same")
+	}
+	h.desired.Claims = map[string]api.ClaimHolder{first.Assignment.Pod.Identity.String(): {Claim: first.Assignment.Claim, Node: "n1"}}
+	h.run(first)
+	h.eventually(first, soon, "ready", ready)
+	h.run(second)
+	h.eventually(second, soon, "waits", waits(runtime.WaitingLease))
+	h.stop()
+	h.start()
+	h.agent.Sync(h.desired)
+	h.eventually(first, soon, "ready as before", ready)
+	h.eventually(second, soon, "waits still", waits(runtime.WaitingLease))
+	if ids := w.running(second.Instance()); len(ids) > 0 {
+		t.Errorf("both run: %q", ids)
+	}
+	h.desired.Pods = slices.DeleteFunc(slices.Clone(h.desired.Pods), func(p runtime.Pod) bool { return p.Instance() == first.Instance() })
+	h.desired.Remove = []string{first.Instance()}
+	h.agent.Sync(h.desired)
+	h.eventually(second, soon, "ready once the first is gone", ready)
+	h.removeAll()
+	h.stop()
+}

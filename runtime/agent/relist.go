@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 )
 
@@ -39,7 +40,7 @@ func (a *Agent) relist(ctx context.Context) error {
 			if first {
 				a.strangers[instance] = true
 			}
-			a.hire(instance, byInstance[instance])
+			a.hire(a.podOf(instance, byInstance[instance]), byInstance[instance])
 		}
 	}
 	if first && len(a.strangers) == 0 {
@@ -47,6 +48,17 @@ func (a *Agent) relist(ctx context.Context) error {
 	}
 	a.mu.Unlock()
 	return a.sweep(ctx, held)
+}
+
+// podOf says which pod an instance is, as far as that is known. a.mu is held.
+func (a *Agent) podOf(instance string, held []runtime.Held) api.Pod {
+	if len(held) > 0 {
+		return held[0].Assignment.Pod
+	}
+	if p, found := a.desired.Lookup(instance); found {
+		return p.Assignment.Pod
+	}
+	return api.Pod{Instance: instance} // what is left of it runs nothing
 }
 
 // versions returns how far each worker is, so that a listing older than a

@@ -31,7 +31,7 @@ func (w *worker) start(ctx context.Context, d runtime.Desired, action runtime.Ac
 		return w.startFailed(c, runtime.WaitingConfig, err)
 	}
 	if d.Exclusive(*w.object) {
-		if err := errors.Join(w.licensed(d), w.a.hold(ctx, w.instance, &w.object.Object.Spec)); err != nil {
+		if err := w.allowed(ctx, d); err != nil {
 			return errors.Join(w.startFailed(c, runtime.WaitingLease, err), w.a.cfg.Logs.Close(ctx, spec.ID))
 		}
 	}

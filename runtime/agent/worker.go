@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/network"
 )
@@ -23,6 +24,7 @@ import (
 type worker struct {
 	a        *Agent
 	instance string
+	identity api.Identity // of an exclusive pod; of others it may not be known
 	memory   memory
 	pokes    chan struct{}
 	version  atomic.Uint64 // grows with every act on the machine
@@ -58,10 +60,12 @@ type connection struct {
 	err  error
 }
 
-func newWorker(a *Agent, instance string, held []runtime.Held) *worker {
+func newWorker(a *Agent, p api.Pod, held []runtime.Held) *worker {
+	instance := p.Instance
 	w := &worker{
 		a:        a,
 		instance: instance,
+		identity: p.Identity,
 		memory:   a.memory(instance),
 		pokes:    make(chan struct{}, 1),
 		looks:    map[string]bool{},
