@@ -64,11 +64,11 @@ type control struct {
 	conflicts  []policy.Conflict
 	told       map[string]bool // conflicts that were told
 	hinted     map[api.Commit]bool
-	lacking    map[api.Commit]time.Time // since when other nodes are known to have them
-	held       map[api.Commit]bool      // commits of others that this node has, too
-	recording  atomic.Bool              // addresses are on their way into the ledger
-	asides     sync.WaitGroup           // what goes on beside the loop; Run waits for it
-	accepted   map[string]api.Commit    // as last told of this node
+	lacking    scheduler.Lacking
+	held       map[api.Commit]bool   // commits of others that this node has, too
+	recording  atomic.Bool           // addresses are on their way into the ledger
+	asides     sync.WaitGroup        // what goes on beside the loop; Run waits for it
+	accepted   map[string]api.Commit // as last told of this node
 }
 
 // configCache holds what pods refer to, taken out of one snapshot.
@@ -105,10 +105,8 @@ func (c *control) step(ctx context.Context) time.Time {
 	if company.Leads && (observed || len(company.Board.Nodes) > 1) {
 		// A machine that has not said what it holds is left as it is; in a
 		// fleet of one nothing is decided then.
-		if until := c.behind(company.Board, now); until.IsZero() {
+		if c.lacking, wake = c.lacking.Behind(c.repo.Status(), c.holds, company.Board, now); wake.IsZero() {
 			wake = c.decide(ctx, snapshot, company, now)
-		} else {
-			wake = until
 		}
 	}
 	board := company.Board

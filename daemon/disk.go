@@ -25,20 +25,45 @@ const (
 	yieldWithin = time.Second
 )
 
-// noSpace says how little is left on the disk of a folder, "" when there is
-// enough. This daemon is root: what is kept in reserve is its to use.
-func noSpace(dir string) string {
+// Space is what is left of a disk for a daemon, which is root: what is kept in
+// reserve is its to use.
+type Space struct {
+	Bytes int64
+	Files int64 // -1 where the file system does not count them
+}
+
+// diskSpace reads what is left of the disk of a folder.
+func diskSpace(dir string) (Space, error) {
 	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil {
-		return "" // other errors say so
+	if err := unix.Statfs(dir, &st); err != nil {
+		return Space{}, fmt.Errorf("read how full the disk of %s is: %w", dir, err)
 	}
-	switch left := int64(st.Bfree) * st.Bsize; {
-	case left < leastSpace:
-		return fmt.Sprintf("%d KiB are left", left>>10)
-	case st.Files > 0 && st.Ffree < leastFiles:
-		return fmt.Sprintf("%d files are left", st.Ffree)
+	s := Space{Bytes: int64(st.Bfree) * st.Bsize, Files: -1}
+	if st.Files > 0 {
+		s.Files = int64(st.Ffree)
+	}
+	return s, nil
+}
+
+// short says how little is left, "" when there is enough.
+func (s Space) short() string {
+	switch {
+	case s.Bytes < leastSpace:
+		return fmt.Sprintf("%d KiB are left", s.Bytes>>10)
+	case s.Files >= 0 && s.Files < leastFiles:
+		return fmt.Sprintf("%d files are left", s.Files)
 	}
 	return ""
+}
+
+// noSpace says how little is left on the disk of the state folder, "" when there
+// is enough. A disk that cannot be looked at says so elsewhere.
+func (c *control) noSpace() string {
+	s, err := c.machine.Space(c.cfg.State)
+	if err != nil {
+		return ""
+	}
+	return s.short()
 }
 
 // diskTaint keeps pods away that need not be here. Source: Kubernetes, "Taint
@@ -47,7 +72,7 @@ var diskTaint = corev1.Taint{Key: corev1.TaintNodeDiskPressure, Effect: corev1.T
 
 // lookAtDisk fills in whether the disk is full.
 func (c *control) lookAtDisk(info *api.NodeInfo) {
-	left := noSpace(c.cfg.State)
+	left := c.noSpace()
 	if left == "" {
 		return
 	}
@@ -65,7 +90,7 @@ func hasFullDisk(info api.NodeInfo) bool { return slices.Contains(info.Taints, d
 
 // noteDisk looks at the node anew when its disk is not what its record says.
 func (c *control) noteDisk() {
-	if info := c.node.Load(); info != nil && hasFullDisk(*info) != (noSpace(c.cfg.State) != "") {
+	if info := c.node.Load(); info != nil && hasFullDisk(*info) != (c.noSpace() != "") {
 		loop.Poke(c.lookPoke)
 	}
 }
@@ -92,7 +117,7 @@ func (c *control) yield(ctx context.Context, now time.Time) {
 
 // diskAlarm says that the disk is full, "" when it is not.
 func (c *control) diskAlarm() string {
-	if left := noSpace(c.cfg.State); left != "" {
+	if left := c.noSpace(); left != "" {
 		return "the disk of the state folder is full (" + c.cfg.State + ": " + left + "): commits cannot be stored, and nothing new is started here"
 	}
 	return ""

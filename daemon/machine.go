@@ -45,6 +45,8 @@ type Machine struct {
 	// Usage reads what the machine and its pods, given by their cgroups, have
 	// used at a time; nil where there is nothing to read.
 	Usage func(groups map[string]string, at time.Duration) (usage.Counters, error)
+	// Space reads what is left of the disk of a folder.
+	Space func(folder string) (Space, error)
 	// Decided is told of every decision of this node, before anybody acts on
 	// it. It must not change what it is told.
 	Decided func(Turn)
@@ -116,6 +118,7 @@ func Local() Machine {
 		Fabric:     func(self network.Peer) (Fabric, error) { return network.NewFabric(self, "") },
 		Containers: func(*agent.Config) {},
 		Usage:      usage.Kernel().Read,
+		Space:      diskSpace,
 		Decided:    func(Turn) {},
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -26,9 +25,6 @@ type RecoveryPlan struct {
 // PlanRecovery plans how the fleet goes on with this node as its only voter,
 // without the voters with these names. It needs no daemon, and changes nothing.
 func PlanRecovery(cfg Config, lost []string) (RecoveryPlan, error) {
-	if os.Geteuid() != 0 {
-		return RecoveryPlan{}, errors.New("shoal recover needs root rights (try sudo)")
-	}
 	l, err := fleet.Remembered(cfg.fleetDir())
 	if err != nil {
 		return RecoveryPlan{}, fmt.Errorf("this node remembers no fleet to recover: %w", err)

@@ -92,7 +92,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 		machine: m, log: log, fleet: id.Fleet.ID, version: version, boot: time.Now().UnixNano(),
 		checkpoint:  checkpoint{path: cfg.decidedFile()},
 		nodeChanged: newPoke(), lookPoke: newPoke(),
-		objects: map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{}, hinted: map[api.Commit]bool{}, lacking: map[api.Commit]time.Time{}, held: map[api.Commit]bool{},
+		objects: map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{}, hinted: map[api.Commit]bool{}, held: map[api.Commit]bool{},
 	}
 	if c.part, err = m.openFleet(cfg, id, node, peerListener, c, log); err != nil {
 		return err

@@ -77,39 +77,14 @@ func (c *control) tellProblems(u api.UnitStatus, event func(kind, reason, format
 	}
 }
 
-// catchUp is how long a leader waits for a commit that another node has and that
-// it lacks.
-const catchUp = 5 * time.Second
-
-// behind returns until when to wait with decisions, because another node has a
-// commit in force that this one does not know: it is most likely newer, and what
-// it changed must not be taken back. The zero time says that there is no need.
-func (c *control) behind(board api.Board, now time.Time) (until time.Time) {
-	lacking := map[api.Commit]time.Time{}
+// holds reports whether this node has a commit. What it has it keeps for long
+// enough, and the repository is not asked at every turn.
+func (c *control) holds(commit api.Commit) bool {
 	if len(c.held) > 1000 {
 		clear(c.held)
 	}
-	for _, own := range c.repo.Status() {
-		for _, n := range board.Nodes {
-			commit := n.Units[own.Unit]
-			if commit == "" || commit == own.Accepted.Commit || board.HealthOf(n.Name).Status != api.NodeAlive {
-				continue
-			}
-			judging := commit == own.Tip.Commit && !api.Refused(own.Problems)
-			if !judging && (c.held[commit] || c.repo.Has(commit)) {
-				c.held[commit] = true
-				continue
-			}
-			since, known := c.lacking[commit]
-			if !known {
-				since = now
-			}
-			lacking[commit] = since
-			if end := since.Add(catchUp); now.Before(end) && end.After(until) {
-				until = end
-			}
-		}
+	if !c.held[commit] && c.repo.Has(commit) {
+		c.held[commit] = true
 	}
-	c.lacking = lacking
-	return until
+	return c.held[commit]
 }
