@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -36,6 +37,9 @@ func recoverCommand() *cobra.Command {
 		cfg, err := s.load()
 		if err != nil {
 			return err
+		}
+		if os.Geteuid() != 0 {
+			return errors.New("shoal recover needs root rights: it signs with the node's key (try sudo)")
 		}
 		plan, err := daemon.PlanRecovery(cfg, *lost)
 		if err != nil {

@@ -56,6 +56,12 @@ func (n *node) machine(life *life) daemon.Machine {
 			c.Engine, c.Network, c.Logs = &engine{n.engine, life}, n.network, n.logs
 			c.Fencer, c.Boot, c.Confined = n.fencer, f.boot, true
 		},
+		Space: func(string) (daemon.Space, error) {
+			if n.mirror.filled() {
+				return daemon.Space{}, nil
+			}
+			return daemon.Space{Bytes: 1 << 40, Files: -1}, nil
+		},
 		Decided: func(t daemon.Turn) {
 			if life.alive() {
 				f.referee.decided(n, life, t)

@@ -68,17 +68,28 @@ spec: {selector: {app: %[1]s}, ports: [{port: 80}]}
 
 // walk is a way through random faults.
 type walk struct {
-	f       *Fleet
-	random  *rand.Rand
-	version int
+	f         *Fleet
+	random    *rand.Rand
+	version   int
+	leaving   *node // to be removed
+	recovered bool
+}
+
+// some returns one of the nodes.
+func (w *walk) some() *node {
+	for {
+		if n := w.f.nodes[w.random.IntN(len(w.f.nodes))]; !n.removed {
+			return n
+		}
+	}
 }
 
 // step does one thing and lets some time pass.
 func (w *walk) step() {
 	f := w.f
-	n := f.nodes[w.random.IntN(len(f.nodes))]
+	n := w.some()
 	pause := time.Duration(w.random.IntN(20_000)) * time.Millisecond
-	switch w.random.IntN(15) {
+	switch w.random.IntN(19) {
 	case 0:
 		f.note("> crash %s", n.name)
 		f.Crash(n)
@@ -102,7 +113,7 @@ func (w *walk) step() {
 	case 6:
 		w.split()
 	case 7:
-		to := f.nodes[w.random.IntN(len(f.nodes))]
+		to := w.some()
 		if to == n {
 			break
 		}
@@ -132,6 +143,16 @@ func (w *walk) step() {
 		hosts := []string{"*", n.host}[w.random.IntN(2):]
 		f.note("> git is away for %v", hosts[:1])
 		f.git.cut(hosts[0])
+	case 15:
+		f.note("> fill %s", n.name)
+		n.mirror.fill(true)
+	case 16:
+		f.note("> free %s", n.name)
+		n.mirror.fill(false)
+	case 17:
+		w.remove(n)
+	case 18:
+		w.recover(n)
 	case 11:
 		if w.random.IntN(4) == 0 {
 			f.note("> power off")
@@ -142,6 +163,48 @@ func (w *walk) step() {
 		}
 	}
 	f.pass(pause)
+}
+
+// remove removes a node, of five or more, and then it is switched off. Nobody
+// does that twice in a while.
+func (w *walk) remove(n *node) {
+	if w.leaving == nil && len(w.f.nodes) >= 5 {
+		w.leaving = n
+	}
+	if w.leaving == nil || w.leaving.removed {
+		return
+	}
+	err := w.f.Remove(w.leaving)
+	w.f.note("> remove %s: %v", w.leaving.name, err)
+	if err != nil {
+		return // and is tried again
+	}
+	w.f.pass(time.Duration(w.random.IntN(20_000)) * time.Millisecond)
+	w.f.Crash(w.leaving)
+}
+
+// recover makes one node go on alone, when all the others are gone. They come
+// back later. A node that is being removed might have been the one that knew.
+func (w *walk) recover(n *node) {
+	f := w.f
+	if w.recovered || w.leaving != nil || w.random.IntN(2) == 0 {
+		return
+	}
+	w.recovered = true
+	w.peace()
+	f.within(30*time.Second, "the nodes are one fleet before it loses its voters", f.whole)
+	f.note("> lose all but %s", n.name)
+	for _, other := range f.nodes {
+		if other != n {
+			f.Crash(other)
+		}
+	}
+	f.pass(time.Duration(4_000+w.random.IntN(16_000)) * time.Millisecond)
+	if s, err := n.status(); err == nil && s.Quorate && s.Leader == n.name {
+		return // it alone voted
+	}
+	f.note("> recover %s", n.name)
+	f.Recover(n)
 }
 
 // split makes two parts, or three.
@@ -175,19 +238,34 @@ func (w *walk) commit() {
 	}
 }
 
-// mend ends all faults.
-func (w *walk) mend() {
+// peace ends all faults.
+func (w *walk) peace() {
 	w.f.Heal()
 	w.f.net.SetLoss(0)
 	w.f.git.cut()
 	for _, n := range w.f.nodes {
+		n.mirror.fill(false)
 		w.f.Resume(n)
-		w.f.Start(n)
+		if !n.removed {
+			w.f.Start(n)
+		}
 	}
+}
+
+// mend ends all faults, and what was begun.
+func (w *walk) mend() {
+	w.peace()
 	for _, n := range w.f.nodes {
+		if n.removed {
+			continue
+		}
 		w.f.within(10*time.Second, n.name+" takes pods again", func() error {
 			_, err := n.client().Command(w.f.t.Context(), "/drain", map[string]string{"on": "false"})
 			return err
 		})
+	}
+	if w.leaving != nil && !w.leaving.removed {
+		w.f.within(30*time.Second, w.leaving.name+" is removed", func() error { return w.f.Remove(w.leaving) })
+		w.f.Crash(w.leaving)
 	}
 }

@@ -193,10 +193,11 @@ func (r *referee) decided(n *node, life *life, t daemon.Turn) {
 		}
 		known[identity] = h.Claim
 		key := fmt.Sprint(identity, h.Claim)
-		if other, was := r.granted[key]; was && other != h.Node {
-			wrong = append(wrong, fmt.Sprintf("%s: claim %v of %s is granted to %s and to %s", n.name, h.Claim, identity, other, h.Node))
+		holder, _, _ := strings.Cut(h.Node, " (removed") // see gossip.FormerName
+		if other, was := r.granted[key]; was && other != holder {
+			wrong = append(wrong, fmt.Sprintf("%s: claim %v of %s is granted to %s and to %s", n.name, h.Claim, identity, other, holder))
 		}
-		r.granted[key] = h.Node
+		r.granted[key] = holder
 	}
 	r.mu.Unlock()
 	for _, w := range wrong {

@@ -112,6 +112,7 @@ type mirror struct {
 	host   string
 
 	mu       sync.Mutex
+	full     bool                // the disk takes no commit
 	accepted map[api.Commit]bool // every commit that was ever in force here
 	current  commit
 	inForce  time.Time
@@ -154,6 +155,9 @@ func (m *mirror) fetch() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err == nil && m.full && tip.info.Commit != m.current.info.Commit {
+		err = errors.New("store the commit: no space left on device")
+	}
 	failed := ""
 	if err != nil {
 		failed = err.Error()
@@ -172,6 +176,19 @@ func (m *mirror) fetch() {
 		default:
 		}
 	}
+}
+
+// fill fills the disk, or makes space on it.
+func (m *mirror) fill(full bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.full = full
+}
+
+func (m *mirror) filled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.full
 }
 
 // ask returns the newest commit that another node has and this one has not.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/daemon"
 )
 
 // node returns the node of a name. "leader" and "follower" are found out.
@@ -60,9 +61,12 @@ var commands = map[string]command{
 	"heal":      {"heal: one network again", func(f *Fleet, _ []string) (string, error) { f.Heal(); return "", nil }},
 	"loss":      {"loss SHARE: of packets", loss},
 	"git":       {"git away [NODE...]|back: the Git host, from these nodes or all", gitHost},
+	"fill":      {"fill NODE...: their disks take no commit", each(func(f *Fleet, n *node) { n.mirror.fill(true) })},
+	"free":      {"free NODE...: there is space again", each(func(f *Fleet, n *node) { n.mirror.fill(false) })},
 	"drain":     {"drain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "true"}) })},
 	"undrain":   {"undrain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "false"}) })},
-	"remove":    {"remove NODE: from the fleet, for good", each(func(f *Fleet, n *node) { f.Remove(n) })},
+	"remove":    {"remove NODE: from the fleet, for good", each(remove)},
+	"recover":   {"recover NODE: it goes on without the others that vote", each(func(f *Fleet, n *node) { f.Recover(n) })},
 	"wait":      {"wait DURATION", waitFor},
 	"whole":     {"whole LIMIT: all living nodes are one fleet within it", untilWhole},
 	"converged": {"converged LIMIT: what runs is what the newest commit says", untilConverged},
@@ -143,11 +147,16 @@ func (f *Fleet) Commit() (api.Commit, error) {
 
 // Crash ends a machine without a word. This and what follows is what scripts say.
 func (f *Fleet) Crash(n *node) {
-	if n.life != nil {
-		f.referee.fault(true)
-		n.down = true
-		n.crash()
+	if n.life == nil {
+		return
 	}
+	if n.removed {
+		f.referee.disturb() // nobody waits for it
+	} else {
+		f.referee.fault(true)
+	}
+	n.down = true
+	n.crash()
 }
 
 // Kill ends the daemon. For as long as it takes to start it again nothing is
@@ -270,10 +279,53 @@ func (f *Fleet) ask(n *node, path string, form map[string]string) {
 	}
 }
 
-// Remove removes a node from the fleet, for good.
-func (f *Fleet) Remove(n *node) {
-	f.ask(f.node("leader"), "/remove", map[string]string{"node": n.name})
-	n.removed = true
+func remove(f *Fleet, n *node) {
+	if err := f.Remove(n); err != nil {
+		f.referee.accuse("remove %s: %v", n.name, err)
+	}
+}
+
+// Remove removes a node from the fleet, for good, as another one is told. An error
+// does not say that it was not removed.
+func (f *Fleet) Remove(n *node) error {
+	f.referee.disturb()
+	others := slices.DeleteFunc(f.living(), func(other *node) bool { return other == n })
+	if len(others) == 0 {
+		return errors.New("no other node is there")
+	}
+	_, err := others[0].client().Command(f.t.Context(), "/remove", map[string]string{"node": n.name})
+	if err == nil && !n.removed {
+		n.removed = true
+		if n.down {
+			f.referee.fault(false)
+		}
+	}
+	return err
+}
+
+// Recover lets a node go on without the others that vote, which are gone.
+func (f *Fleet) Recover(n *node) {
+	f.referee.disturb()
+	s, err := n.status()
+	if err != nil {
+		f.referee.accuse("recover on %s: %v", n.name, err)
+		return
+	}
+	lost := slices.DeleteFunc(slices.Clone(s.Voters), func(name string) bool { return name == n.name })
+	plan, err := daemon.PlanRecovery(n.config(), lost)
+	if err == nil {
+		err = plan.Do()
+	}
+	if err != nil {
+		f.referee.accuse("recover on %s without %v: %v", n.name, lost, err)
+		return
+	}
+	f.within(15*time.Second, n.name+" leads by itself", func() error {
+		if s, err := n.status(); err != nil || !s.Quorate || s.Leader != n.name || s.Epoch != plan.Epoch {
+			return fmt.Errorf("its leader is %q, quorate %v, epoch %d: %v", s.Leader, s.Quorate, s.Epoch, err)
+		}
+		return nil
+	})
 }
 
 func duration(args []string) (time.Duration, error) {
