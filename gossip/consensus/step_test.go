@@ -78,3 +78,46 @@ func TestStepRefusesWhatNoHonestPeerSends(t *testing.T) {
 		t.Error("a node whose log lost its end goes on")
 	}
 }
+
+// A node that was told of a voter which its log does not name yet gives it its
+// vote; one that was not told does not. The candidate may need that vote to
+// commit the very change that names it.
+func TestAVoterThatOnlyTheLedgerNames(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		l := newLedger(t)
+		for i := 2; i <= 3; i++ {
+			for _, command := range []gossip.Command{addToken(i), addMember(i)} {
+				l, _ = l.Apply(l.Index+1, command) // as in newTrio
+			}
+		}
+		l, err := l.Recovered(2, []uint64{1, 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := &consensustest.Disk{}
+		if err := consensus.Recover(disk, 1, 1, l); err != nil {
+			t.Fatal(err)
+		}
+		core, err := consensus.OpenPlanted(disk, smallSegment*4, consensus.CoreConfig{}, consensus.PlantedNothing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told {
+			newer := l
+			newer.Index, newer.VoterIDs = l.Index+3, []uint64{1, 2, 3}
+			core.Inform(newer)
+		}
+		vote := &pb.Message{
+			Type: pb.MsgVote.Enum(), From: new(uint64(3)), To: new(uint64(1)),
+			Term: new(uint64(5)), LogTerm: new(uint64(4)), Index: new(l.Index + 3),
+		}
+		err = core.Step(3, consensus.Message{Epoch: 2, Lineage: core.Lineage(), Raft: vote})
+		granted := false
+		for _, m := range core.Ready().Messages {
+			granted = granted || m.Raft.GetType() == pb.MsgVoteResp && m.To() == 3 && !m.Raft.GetReject()
+		}
+		if granted != told || (err == nil) != told {
+			t.Errorf("told %v: the vote is granted: %v, %v", told, granted, err)
+		}
+	}
+}
