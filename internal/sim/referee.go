@@ -212,7 +212,7 @@ func (r *referee) look() {
 	alive := r.addresses()
 	limit := time.Duration(0) // not known yet
 	for _, n := range r.fleet.nodes {
-		if n.life == nil || n.apart || !n.stalled.IsZero() {
+		if n.life == nil || n.apart || n.removed || !n.stalled.IsZero() {
 			delete(r.routes, n.name)
 			continue
 		}
