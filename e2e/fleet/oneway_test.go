@@ -165,6 +165,7 @@ func (w *world) united(limit time.Duration) time.Duration {
 // exclusive pod, or the one that leads. Somebody who is heard leads; what
 // ran on the mute one runs elsewhere, and nothing else moves.
 func TestMute(t *testing.T) {
+	onlyFull(t, "one-way.txtar")
 	w, s, where := exclusive(t)
 	w.write(map[string]string{"hello.yaml": fmt.Sprintf(helloYAML, 3)})
 	w.commit("three")

@@ -28,8 +28,9 @@ var ErrClosed = errors.New("the consensus was closed")
 type Config struct {
 	Disk    Disk
 	Segment int64 // size of a log file; 0 for DefaultSegment
-	// Ticks ticks every TickInterval. Ticks that nobody waits for may be lost.
-	Ticks <-chan time.Time
+	// Ticks says how many times TickInterval has passed. Ticks that nobody waits
+	// for may be lost.
+	Ticks <-chan int
 	// Send hands a message to the network for a raft ID. It must not block, and
 	// may lose the message. It is called by one goroutine.
 	Send func(to uint64, raw []byte)
@@ -121,8 +122,10 @@ func (n *Node) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			n.abandon(ErrClosed)
 			return n.store.Close()
-		case <-n.cfg.Ticks:
-			n.core.Tick()
+		case passed := <-n.cfg.Ticks:
+			for range passed {
+				n.core.Tick()
+			}
 			n.retry()
 		case e := <-n.inbox:
 			// What is wrong with a message of an honest peer is put right by its

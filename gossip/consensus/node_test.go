@@ -72,8 +72,8 @@ func (n *net) set(change func()) {
 // start runs the node of a disk until the returned function is called.
 func (n *net) start(t *testing.T, id uint64, disk consensus.Disk) (*consensus.Node, func()) {
 	t.Helper()
-	ticker := time.NewTicker(consensus.TickInterval)
-	node, err := consensus.Open(consensus.Config{Disk: disk, Segment: 1 << 20, Ticks: ticker.C, Send: n.send(id), CompactEvery: 20, Keep: 5})
+	ticks := make(chan int)
+	node, err := consensus.Open(consensus.Config{Disk: disk, Segment: 1 << 20, Ticks: ticks, Send: n.send(id), CompactEvery: 20, Keep: 5})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,13 +81,26 @@ func (n *net) start(t *testing.T, id uint64, disk consensus.Disk) (*consensus.No
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- node.Run(ctx) }()
+	go func() {
+		ticker := time.NewTicker(consensus.TickInterval)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+				select {
+				case <-ctx.Done():
+				case ticks <- 1:
+				}
+			}
+		}
+	}()
 	return node, func() {
 		n.set(func() { delete(n.nodes, id) })
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("close node %d: %v", id, err)
 		}
-		ticker.Stop()
 	}
 }
 

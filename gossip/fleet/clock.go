@@ -10,7 +10,8 @@ import (
 
 // What a machine that idles spends, it spends on waking up. So a node wakes up
 // for the clock as seldom as its part allows, and does then all that is due: a
-// voter every tick of the consensus, everybody else twice for every renewal.
+// leader, and a voter that has not just heard of one, every tick of the
+// consensus, everybody else twice for every renewal.
 const (
 	turnEvery   = gossip.RenewEvery / 2
 	ticksOfTurn = int(turnEvery / consensus.TickInterval)
@@ -19,13 +20,67 @@ const (
 	turnsOfTick = 4
 )
 
+// A pace is how a node keeps time.
+type pace struct {
+	slow         bool // it wakes up once a turn
+	ticks, turns int
+}
+
+// due is what is to be done when a node wakes up.
+type due struct {
+	ticks int  // of the consensus
+	turn  bool // twice for every renewal
+	core  bool // the core looks at its leases
+}
+
+// every is the time to the next waking up.
+func (p pace) every() time.Duration {
+	if p.slow {
+		return turnEvery
+	}
+	return consensus.TickInterval
+}
+
+// beat returns what is due now.
+//
+// A voter that hears the leader counts no ticks, but one a turn, which the next
+// heartbeat undoes. When it heard nothing for a turn it counts the ticks of that
+// turn and each that follows. So silence may be counted from a turn later than it
+// began, and never from earlier.
+func (p *pace) beat(s consensus.State, leads bool) due {
+	p.ticks++
+	d := due{turn: p.slow || p.ticks%ticksOfTurn == 0}
+	if d.turn {
+		p.turns++
+	}
+	d.core = leads || d.turn
+	votes := s.Voter || s.Leads || s.Joint
+	hears := s.Leader != 0 && !s.Leads && !s.Joint
+	switch {
+	case !votes:
+		if d.turn && p.turns%turnsOfTick == 0 {
+			d.ticks = 1
+		}
+		p.slow = !leads
+	case !p.slow:
+		d.ticks = 1
+		p.slow = d.turn && hears && !leads && s.Quiet <= consensus.DefaultHeartbeatTicks
+	case hears && s.Quiet == 0:
+		d.ticks = 1
+		p.slow = !leads
+	default:
+		d.ticks, p.slow = ticksOfTurn, false
+	}
+	return d
+}
+
 // tick tells the time to the core and to the consensus, and lets tend have its
 // turns.
 func (f *Fleet) tick(ctx context.Context) error {
-	pace := consensus.TickInterval
-	ticker := time.NewTicker(pace)
+	var p pace
+	every := p.every()
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	ticks, turns := 0, 0
 	for {
 		var now time.Time
 		select {
@@ -33,36 +88,25 @@ func (f *Fleet) tick(ctx context.Context) error {
 			return nil
 		case now = <-ticker.C:
 		}
-		ticks++
-		turn := pace == turnEvery || ticks%ticksOfTurn == 0
-		if turn {
-			turns++
-		}
-		state := f.log.State()
-		votes := state.Voter || state.Leads || state.Joint
-		if votes || turn && turns%turnsOfTick == 0 {
+		d := p.beat(f.log.State(), f.leads())
+		if d.ticks > 0 {
 			select {
-			case f.ticks <- now:
+			case f.ticks <- d.ticks:
 			default: // the disk is slow
 			}
 		}
-		leads := f.leads()
-		if leads || turn {
+		if d.core {
 			f.do(func() { f.core.Tick(f.cfg.Boot(), now) })
 		}
-		if turn {
+		if d.turn {
 			select {
 			case f.turns <- struct{}{}:
 			default: // it is still at the one before
 			}
 		}
-		wanted := consensus.TickInterval
-		if !votes && !leads {
-			wanted = turnEvery
-		}
-		if wanted != pace {
-			pace = wanted
-			ticker.Reset(pace)
+		if next := p.every(); next != every {
+			every = next
+			ticker.Reset(every)
 		}
 	}
 }

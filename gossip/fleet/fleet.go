@@ -72,7 +72,7 @@ type Fleet struct {
 	members *members.Members // nil when this node does not gossip
 	keeper  keeper
 	guard   guard
-	ticks   chan time.Time
+	ticks   chan int
 	turns   chan struct{} // of tend, every turnEvery
 	changed chan struct{}
 	voters  []uint64      // that were asked for last; belongs to tend, as do the next ones
@@ -95,7 +95,7 @@ type Fleet struct {
 // founded or joined.
 func Open(cfg Config) (*Fleet, error) {
 	f := &Fleet{
-		cfg: cfg, keeper: keeper{filepath.Join(cfg.Dir, "ledger")}, ticks: make(chan time.Time, 1), turns: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		cfg: cfg, keeper: keeper{filepath.Join(cfg.Dir, "ledger")}, ticks: make(chan int, 1), turns: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		hints: map[string][]string{}, opened: time.Now(),
 	}
 	disk, err := consensus.OpenFolder(filepath.Join(cfg.Dir, "raft"))
