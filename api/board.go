@@ -29,9 +29,12 @@ type NodeInfo struct {
 	Name      string               `json:"name"`
 	Addresses []corev1.NodeAddress `json:"addresses"`
 	Peer      string               `json:"peer,omitempty"` // host:port at which its peers reach it
-	PodCIDR   string               `json:"podCIDR"`
-	Labels    map[string]string    `json:"labels,omitempty"`
-	Taints    []corev1.Taint       `json:"taints,omitempty"`
+	// Network is the range of the network in which its internal address lies, as
+	// its link says; "" when no link does.
+	Network string            `json:"network,omitempty"`
+	PodCIDR string            `json:"podCIDR"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Taints  []corev1.Taint    `json:"taints,omitempty"`
 	// Unschedulable keeps new pods away; what runs stays. Draining also moves
 	// what runs to other nodes, but for the pods of DaemonSets.
 	Unschedulable bool                    `json:"unschedulable,omitempty"`

@@ -32,6 +32,9 @@ type Machine struct {
 	Transport func() (members.Transport, error)
 	// Address is where others find it.
 	Address func() netip.Addr
+	// Network is the range of the link that has one of its addresses; the zero
+	// Prefix when none has. nil where all machines share one network.
+	Network func(netip.Addr) netip.Prefix
 	// Boot is a clock that never steps and that counts while the machine sleeps.
 	Boot func() time.Duration
 
@@ -109,6 +112,7 @@ func Local() Machine {
 		},
 		Dial:       dialPeer,
 		Address:    nodeAddress,
+		Network:    linkRange,
 		Boot:       bootTime,
 		Repository: func(cfg Config) (Repository, error) { return openRepository(cfg) },
 		Rules:      func() (Rules, error) { return iptables.New() },
@@ -121,6 +125,17 @@ func Local() Machine {
 		Space:      diskSpace,
 		Decided:    func(Turn) {},
 	}
+}
+
+// linkRange is the range of the link that has an address.
+func linkRange(address netip.Addr) netip.Prefix {
+	addrs, _ := net.InterfaceAddrs() // without any nothing is known
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap() == address {
+			return prefix.Masked()
+		}
+	}
+	return netip.Prefix{}
 }
 
 // bootTime is a clock that never steps and that counts while the machine sleeps.

@@ -41,6 +41,9 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 		},
 		Units: map[string]api.Commit{}, Tips: map[string]api.Commit{},
 	}
+	if n := c.machine.Network; n != nil && n(c.address).IsValid() {
+		next.Network = n(c.address).String()
+	}
 	c.draining(&next)
 	c.lookAtDisk(&next)
 	if hasFullDisk(next) {

@@ -48,6 +48,7 @@ func (p *paths) step(ctx context.Context) time.Time {
 				peer.Address, _ = netip.ParseAddr(a.Address)
 			}
 		}
+		peer.Network, _ = netip.ParsePrefix(info.Network) // older ones do not say it
 		peers = append(peers, peer)
 	}
 	_, err := p.fabric.Set(ctx, peers)

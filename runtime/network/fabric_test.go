@@ -255,6 +255,27 @@ func TestStrictSourcesAreLoosened(t *testing.T) {
 	}
 }
 
+// Two machines on one wire whose links have networks of different sizes: the one
+// takes the other to be within its network, the other does not. Once they know
+// that of each other they meet, in the tunnel.
+func TestNetworksOfDifferentSizes(t *testing.T) {
+	w := newWire(t, "10.9.1.254/24")
+	w.in(w.router, func() error {
+		lan, err := netlink.LinkByName("lan0")
+		if err != nil {
+			return err
+		}
+		return giveAddress(lan, "10.9.2.254/24")
+	})
+	a := w.machine(1, 0, "10.9.1.1/16", "10.9.1.254", 1450)
+	b := w.machine(2, 0, "10.9.2.2/24", "10.9.2.254", 1450)
+	setAll(a, b)
+	reach(t, a, b)
+	if got := a.kernel(); !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, "tunnel") }) {
+		t.Errorf("n1 has %q", got)
+	}
+}
+
 func TestPodsGetTheMTUOfTheUplink(t *testing.T) {
 	n, _ := newNetwork(t)
 	up := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "up0", MTU: 1400}, PeerName: "up1"}

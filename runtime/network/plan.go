@@ -23,6 +23,9 @@ const (
 type Peer struct {
 	Node    string
 	Address netip.Addr // invalid while it is not known: then its paths stay as they are
+	// Network is the range in which it takes other nodes to be within reach of
+	// its link; invalid when it does not say.
+	Network netip.Prefix
 	PodCIDR netip.Prefix
 }
 
@@ -88,7 +91,9 @@ func TunnelMAC(node string) net.HardwareAddr {
 
 // Plan works out the paths to the pods of all peers. A peer whose address lies
 // in a network of one of our links is reached directly, as the longest prefix
-// says; every other one through the tunnel. Each peer is reached in exactly one
+// says, unless we do not lie in its network: then it would answer through the
+// tunnel, of which we would know nothing. Every other one is reached through the
+// tunnel. Each peer is reached in exactly one
 // way, and our own range is never routed.
 func Plan(self Peer, peers []Peer, links []Link) Paths {
 	var out Paths
@@ -108,7 +113,7 @@ func Plan(self Peer, peers []Peer, links []Link) Paths {
 			out.Kept = append(out.Kept, to)
 			continue
 		}
-		if link, shared := sharedLink(p.Address, links); shared {
+		if link, shared := sharedLink(p, links); shared {
 			out.Routes = append(out.Routes, Route{To: to, Via: p.Address, Link: link.Index})
 			continue
 		}
@@ -180,14 +185,14 @@ func refusePeer(p Peer, taken []Peer, links []Link) string {
 	return ""
 }
 
-// sharedLink returns the link whose network an address lies in: the one with
-// the longest prefix, then the first by name. A link that has the address of
-// the network's only host shares nothing.
-func sharedLink(address netip.Addr, links []Link) (best Link, found bool) {
+// sharedLink returns the link whose network a peer's address lies in, and which
+// lies in that of the peer: the one with the longest prefix, then the first by
+// name. A link that has the address of the network's only host shares nothing.
+func sharedLink(p Peer, links []Link) (best Link, found bool) {
 	bits := -1
 	for _, link := range links {
 		for _, own := range link.Addrs {
-			if own.Bits() == 32 || !own.Contains(address) {
+			if own.Bits() == 32 || !own.Contains(p.Address) || p.Network.IsValid() && !p.Network.Contains(own.Addr()) {
 				continue
 			}
 			if own.Bits() > bits || own.Bits() == bits && link.Name < best.Name {

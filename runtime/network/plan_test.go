@@ -175,7 +175,7 @@ func TestEveryPeerHasExactlyOneWay(t *testing.T) {
 				}
 				if r.To == p.PodCIDR && at == p.Address {
 					ways[p.Node]++
-					_, direct := sharedLink(p.Address, links)
+					_, direct := sharedLink(p, links)
 					if direct == r.Tunnel {
 						t.Fatalf("peer %+v shares a link: %v, and is tunneled: %v", p, direct, r.Tunnel)
 					}
@@ -222,4 +222,33 @@ func TestTunnelMAC(t *testing.T) {
 		}
 		seen[mac.String()] = node
 	}
+}
+
+// Whatever the prefixes of their networks: of two nodes that know them both go
+// directly, or both through the tunnel, to the other's end.
+func TestTwoNodesMeet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		address := func(name string, last byte) netip.Prefix {
+			return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(rapid.IntRange(0, 2).Draw(t, name)), last}),
+				rapid.SampledFrom([]int{8, 16, 23, 24, 31, 32}).Draw(t, name+" bits"))
+		}
+		node := func(name string, a netip.Prefix, pods string) (Peer, []Link) {
+			p := peer(name, a.Addr().String(), pods)
+			p.Network = a.Masked()
+			return p, []Link{{Name: "eth0", Index: 2, MTU: 1500, Addrs: []netip.Prefix{a}}}
+		}
+		a, aLinks := node("a", address("a", 1), "10.64.1.0/24")
+		b, bLinks := node("b", address("b", 2), "10.64.2.0/24")
+		to, back := Plan(a, []Peer{b}, aLinks), Plan(b, []Peer{a}, bLinks)
+		if len(to.Routes) != 1 || len(back.Routes) != 1 || to.Routes[0].Tunnel != back.Routes[0].Tunnel {
+			t.Fatalf("%v and %v: one way is\n%q\nthe other\n%q", aLinks, bLinks, to.describe(), back.describe())
+		}
+		if to.Routes[0].Tunnel && (to.Tunnel.Ends[0].Underlay != b.Address || back.Tunnel.Ends[0].Underlay != a.Address) {
+			t.Fatalf("the tunnels end at %v and %v", to.Tunnel.Ends, back.Tunnel.Ends)
+		}
+		same := a.Network.Contains(b.Address) && b.Network.Contains(a.Address)
+		if direct := !to.Routes[0].Tunnel; direct != (same && a.Network.Bits() < 32 && b.Network.Bits() < 32) {
+			t.Fatalf("%v and %v: direct %v", aLinks, bLinks, direct)
+		}
+	})
 }

@@ -136,7 +136,8 @@ func (w *wire) machine(n, lan int, uplink, gateway string, podMTU int) *machine 
 func (m *machine) podIP() string { return m.cidr.Addr().Next().Next().String() }
 
 func (m *machine) peer() Peer {
-	return Peer{Node: m.name, Address: netip.MustParsePrefix(m.uplink).Addr(), PodCIDR: m.cidr}
+	uplink := netip.MustParsePrefix(m.uplink)
+	return Peer{Node: m.name, Address: uplink.Addr(), Network: uplink.Masked(), PodCIDR: m.cidr}
 }
 
 func (m *machine) set(peers ...Peer) Paths {
