@@ -325,10 +325,11 @@ func (f *Fleet) Recover(n *node) {
 		return
 	}
 	f.within(15*time.Second, n.name+" leads by itself", func() error {
-		if s, err := n.status(); err != nil || !s.Quorate || s.Leader != n.name || s.Epoch != plan.Epoch {
-			return fmt.Errorf("its leader is %q, quorate %v, epoch %d: %v", s.Leader, s.Quorate, s.Epoch, err)
+		s, err := n.status()
+		if err == nil && (!s.Quorate || s.Leader != n.name || s.Epoch != plan.Epoch) {
+			err = fmt.Errorf("its leader is %q, quorate %v, epoch %d", s.Leader, s.Quorate, s.Epoch)
 		}
-		return nil
+		return err
 	})
 }
 

@@ -1,23 +1,17 @@
 package fencer
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/shoal-dev/shoal/runtime/fence"
+	"github.com/shoal-dev/shoal/runtime/satellite"
 )
 
 // ClientConfig says where the fencer lives.
@@ -41,10 +35,7 @@ type Client struct {
 	cfg ClientConfig
 
 	mu       sync.Mutex
-	conn     net.Conn
-	in       *bufio.Reader
-	pid      int
-	pidfd    int // of the process at the other end
+	conn     *satellite.Conn // nil while there is none
 	pods     map[string]fence.Pod
 	lease    fence.Lease
 	adopted  bool // it was looked for the fencer of an earlier daemon
@@ -54,7 +45,7 @@ type Client struct {
 // NewClient returns a client. It starts nothing: a fencer that an earlier daemon
 // has left is found by Held.
 func NewClient(cfg ClientConfig) *Client {
-	return &Client{cfg: cfg, pidfd: -1, pods: map[string]fence.Pod{}}
+	return &Client{cfg: cfg, pods: map[string]fence.Pod{}}
 }
 
 func (c *Client) socket() string { return filepath.Join(c.cfg.RunDir, "fencer.sock") }
@@ -140,7 +131,10 @@ func (c *Client) Degraded() []string {
 func (c *Client) PID() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pid
+	if c.conn == nil {
+		return 0
+	}
+	return c.conn.PID()
 }
 
 // ensure connects, starting a fencer where none of this version answers. What an
@@ -188,85 +182,42 @@ func (c *Client) adopt(l fence.Lease) {
 	c.lease = c.lease.Newer(l)
 }
 
-// start runs a fencer in a session of its own and waits until it answers.
+// start runs a fencer and waits until it answers.
 func (c *Client) start(ctx context.Context) error {
-	deadline := time.Now().Add(startWithin)
-	for {
-		cmd := exec.Command(c.cfg.Program, "fence", "-socket", c.socket(), "-version", c.cfg.Version)
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		if err := cmd.Start(); err != nil {
-			return err
+	command := []string{c.cfg.Program, "fence", "-socket", c.socket(), "-version", c.cfg.Version}
+	return satellite.Start(ctx, startWithin, command, func() bool {
+		if c.connect() != nil {
+			return false
 		}
-		ended := make(chan error, 1)
-		go func() { ended <- errors.Join(fmt.Errorf("%s ended", c.cfg.Program), cmd.Wait()) }()
-		for waiting := true; waiting; {
-			if c.connect() == nil {
-				if reply, err := c.ask(Request{Verb: Ping}); err == nil && reply.Version == c.cfg.Version {
-					c.degraded = reply.Degraded
-					return nil
-				}
-				c.hangUp()
-			}
-			select {
-			case err := <-ended:
-				if time.Now().After(deadline) {
-					return err
-				}
-				waiting = false // the one before had not let go of its lock yet
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(2 * time.Millisecond):
-				if time.Now().After(deadline) {
-					return errors.New("it does not answer")
-				}
-			}
+		reply, err := c.ask(Request{Verb: Ping})
+		if err != nil || reply.Version != c.cfg.Version {
+			c.hangUp()
+			return false
 		}
-	}
-}
-
-func (c *Client) connect() error {
-	conn, err := net.DialTimeout("unix", c.socket(), answerWithin)
-	if err != nil {
-		return err
-	}
-	c.conn, c.in = conn, bufio.NewReader(conn)
-	c.meet(conn.(*net.UnixConn)) //nolint:errcheck // a connection to a unix socket is one
-	return nil
-}
-
-// meet notes which process is at the other end, by a descriptor that does not
-// come to mean another one.
-func (c *Client) meet(conn *net.UnixConn) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			c.pid = int(peer.Pid)
-		}
+		c.degraded = reply.Degraded
+		return true
 	})
-	if fd, err := unix.PidfdOpen(c.pid, 0); err == nil {
-		c.pidfd = fd
+}
+
+func (c *Client) connect() (err error) {
+	conn, err := satellite.Dial(c.socket(), answerWithin)
+	if err == nil {
+		c.conn = conn
 	}
+	return err
 }
 
 // kill kills a fencer that does not answer.
 func (c *Client) kill() {
-	if c.pidfd >= 0 {
-		_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0) // it may have ended
+	if c.conn != nil {
+		c.conn.Kill()
 	}
 }
 
 func (c *Client) hangUp() {
-	if c.pidfd >= 0 {
-		_ = unix.Close(c.pidfd)
-	}
-	c.pid, c.pidfd = 0, -1
 	if c.conn != nil {
-		_ = c.conn.Close()
-		c.conn, c.in = nil, nil
+		c.conn.Close()
+		c.conn = nil
 	}
 }
 
@@ -285,31 +236,14 @@ func (c *Client) replay() error {
 func (c *Client) ask(r Request) (Reply, error) {
 	r.Lease = c.lease
 	var reply Reply
-	line, err := json.Marshal(r)
-	if err != nil {
-		return reply, err
-	}
-	_ = c.conn.SetDeadline(time.Now().Add(answerWithin))
-	if _, err := c.conn.Write(append(line, '\n')); err != nil {
-		return reply, err
-	}
-	answer, err := c.in.ReadBytes('\n')
-	if err != nil {
-		return reply, err
-	}
-	if err := json.Unmarshal(answer, &reply); err != nil {
+	if err := c.conn.Ask(r, &reply); err != nil {
 		return reply, err
 	}
 	if reply.Error != "" {
-		return reply, answerError(reply.Error)
+		return reply, satellite.Refusal(reply.Error)
 	}
 	return reply, nil
 }
-
-// answerError is what the fencer says; the connection is fine.
-type answerError string
-
-func (e answerError) Error() string { return string(e) }
 
 // request sends one request, to a new fencer if the old one is gone or does not
 // answer. c.mu is held.
@@ -319,7 +253,7 @@ func (c *Client) request(ctx context.Context, r Request) (Reply, error) {
 			return Reply{}, err
 		}
 		reply, err := c.ask(r)
-		if _, said := errors.AsType[answerError](err); err == nil || said {
+		if _, said := errors.AsType[satellite.Refusal](err); err == nil || said {
 			return reply, err
 		}
 		c.kill()

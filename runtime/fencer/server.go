@@ -1,17 +1,13 @@
 package fencer
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
 	"os"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/shoal-dev/shoal/runtime/fence"
+	"github.com/shoal-dev/shoal/runtime/satellite"
 )
 
 // Config is what a fencer is started with.
@@ -23,42 +19,20 @@ type Config struct {
 // Serve runs a fencer until it is told to quit. It returns an error when another
 // one serves the socket.
 func Serve(cfg Config) error {
-	lock, err := os.OpenFile(cfg.Socket+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return fmt.Errorf("lock %s: %w", cfg.Socket, err)
-	}
-	defer lock.Close() //nolint:errcheck // the process ends
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("lock %s: another fencer serves it: %w", cfg.Socket, err)
-	}
-	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	listener, err := net.Listen("unix", cfg.Socket)
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	_ = os.Chmod(cfg.Socket, 0o600)
-
 	s := &server{cfg: cfg, poke: make(chan struct{}, 1), quit: make(chan struct{})}
-	s.warm()
-	s.degraded = harden()
-	go s.watch()
-	go func() {
-		<-s.quit
-		listener.Close()
-	}()
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
+	defer close(s.quit)
+	return satellite.Serve(cfg.Socket, func() error {
+		s.warm()
+		s.degraded = harden()
+		go s.watch()
+		return nil
+	}, func(line []byte) (any, bool) {
+		var request Request
+		if err := json.Unmarshal(line, &request); err != nil {
+			return Reply{Error: "read request: " + err.Error()}, false
 		}
-		go s.talk(conn)
-	}
+		return s.answer(request), request.Verb == Quit
+	})
 }
 
 type server struct {
@@ -66,8 +40,7 @@ type server struct {
 	warden   Warden
 	degraded []string
 	poke     chan struct{} // something new was said
-	once     sync.Once
-	quit     chan struct{}
+	quit     chan struct{} // closed when it ends
 }
 
 // warm goes once along the way on which pods are killed, so that its code is in
@@ -96,36 +69,6 @@ func (s *server) watch() {
 		timer.Reset(time.Hour)
 		if next > 0 {
 			timer.Reset(max(time.Millisecond, next-now))
-		}
-	}
-}
-
-// talk answers one connection until it ends.
-func (s *server) talk(conn net.Conn) {
-	defer conn.Close()
-	in := bufio.NewReaderSize(conn, 4<<10)
-	for {
-		line, err := in.ReadSlice('\n')
-		if err != nil {
-			return
-		}
-		var request Request
-		var reply Reply
-		if err := json.Unmarshal(line, &request); err != nil {
-			reply.Error = "read request: " + err.Error()
-		} else {
-			reply = s.answer(request)
-		}
-		out, err := json.Marshal(reply)
-		if err != nil {
-			return
-		}
-		if _, err := conn.Write(append(out, '\n')); err != nil {
-			return
-		}
-		if request.Verb == Quit {
-			s.once.Do(func() { close(s.quit) })
-			return
 		}
 	}
 }

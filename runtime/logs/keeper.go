@@ -1,18 +1,15 @@
 package logs
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -21,6 +18,7 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/runtime/keeper"
+	"github.com/shoal-dev/shoal/runtime/satellite"
 )
 
 //go:embed all:keeper
@@ -45,8 +43,7 @@ type Keeper struct {
 	version string
 
 	mu   sync.Mutex
-	conn net.Conn
-	in   *bufio.Reader
+	conn *satellite.Conn // nil while there is none
 	held map[string]keeper.Request
 	pid  int
 }
@@ -129,65 +126,41 @@ func (k *Keeper) ensure(ctx context.Context) error {
 	return k.replay()
 }
 
-// describe says how a process ended, also when it did so of its own accord.
-func describe(err error) string {
-	if err == nil {
-		return "exit status 0"
-	}
-	return err.Error()
-}
+// How long a keeper may take to answer, and a new one to start.
+const (
+	answerWithin = 5 * time.Second
+	startWithin  = 10 * time.Second
+)
 
-// start runs the keeper in a session of its own and waits until it answers.
+// start runs the keeper and waits until it answers.
 func (k *Keeper) start(ctx context.Context) error {
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		cmd := exec.Command(k.program, "-socket", k.socket(), "-version", k.version)
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		if err := cmd.Start(); err != nil {
-			return err
+	command := []string{k.program, "-socket", k.socket(), "-version", k.version}
+	return satellite.Start(ctx, startWithin, command, func() bool {
+		if k.connect() != nil {
+			return false
 		}
-		ended := make(chan error, 1)
-		go func() { ended <- fmt.Errorf("%s ended: %s", k.program, describe(cmd.Wait())) }()
-		for {
-			if k.connect() == nil {
-				if reply, err := k.ask(keeper.Request{Verb: keeper.Ping}); err == nil && reply.Version == k.version {
-					k.pid = reply.PID
-					return nil
-				}
-				k.hangUp()
-			}
-			select {
-			case err := <-ended:
-				if time.Now().After(deadline) {
-					return err
-				}
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(2 * time.Millisecond):
-				if time.Now().After(deadline) {
-					return errors.New("it does not answer")
-				}
-				continue
-			}
-			break // the one before had not let go of its lock yet
+		reply, err := k.ask(keeper.Request{Verb: keeper.Ping})
+		if err != nil || reply.Version != k.version {
+			k.hangUp()
+			return false
 		}
-	}
+		k.pid = reply.PID
+		return true
+	})
 }
 
 func (k *Keeper) connect() error {
-	conn, err := net.Dial("unix", k.socket())
-	if err != nil {
-		return err
+	conn, err := satellite.Dial(k.socket(), answerWithin)
+	if err == nil {
+		k.conn = conn
 	}
-	k.conn, k.in = conn, bufio.NewReader(conn)
-	return nil
+	return err
 }
 
 func (k *Keeper) hangUp() {
 	if k.conn != nil {
-		_ = k.conn.Close()
-		k.conn, k.in = nil, nil
+		k.conn.Close()
+		k.conn = nil
 	}
 }
 
@@ -210,31 +183,14 @@ func (k *Keeper) replay() error {
 // ask sends one request over the connection. k.mu is held.
 func (k *Keeper) ask(r keeper.Request) (keeper.Reply, error) {
 	var reply keeper.Reply
-	line, err := json.Marshal(r)
-	if err != nil {
-		return reply, err
-	}
-	_ = k.conn.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := k.conn.Write(append(line, '\n')); err != nil {
-		return reply, err
-	}
-	answer, err := k.in.ReadBytes('\n')
-	if err != nil {
-		return reply, err
-	}
-	if err := json.Unmarshal(answer, &reply); err != nil {
+	if err := k.conn.Ask(r, &reply); err != nil {
 		return reply, err
 	}
 	if reply.Error != "" {
-		return reply, answerError(reply.Error)
+		return reply, satellite.Refusal(reply.Error)
 	}
 	return reply, nil
 }
-
-// answerError is what the keeper says; the connection is fine.
-type answerError string
-
-func (e answerError) Error() string { return string(e) }
 
 // request sends one request, to a new keeper if the old one is gone.
 func (k *Keeper) request(ctx context.Context, r keeper.Request) (keeper.Reply, error) {
@@ -243,8 +199,7 @@ func (k *Keeper) request(ctx context.Context, r keeper.Request) (keeper.Reply, e
 			return keeper.Reply{}, err
 		}
 		reply, err := k.ask(r)
-		var said answerError
-		if err == nil || errors.As(err, &said) {
+		if _, said := errors.AsType[satellite.Refusal](err); err == nil || said {
 			return reply, err
 		}
 		k.hangUp()
