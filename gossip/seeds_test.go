@@ -1,20 +1,10 @@
 package gossip
 
 import (
-	"flag"
-	"fmt"
-	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
-)
 
-var (
-	oneSeed   = flag.Int64("seed", -1, "the seed that TestSeed runs")
-	theFaults = flag.String("faults", "", "of its faults, those with these numbers; all when empty")
-	theBug    = flag.Int("bug", 0, "the mistake that is planted, see Planted")
+	"github.com/shoal-dev/shoal/internal/seeds"
 )
 
 // outcome is how a run ended.
@@ -27,7 +17,7 @@ type outcome struct {
 func play(t testing.TB, seed uint64, faults []mishap, planted Planted) outcome {
 	t.Helper()
 	d := newDrill(t, seed, planted)
-	d.verbose = *oneSeed >= 0
+	_, _, d.verbose = seeds.Asked()
 	conduct := d.conduct(faults)
 	d.run(drillCalm+drillMerge, conduct)
 	if d.broken == "" {
@@ -50,71 +40,17 @@ func play(t testing.TB, seed uint64, faults []mishap, planted Planted) outcome {
 	return outcome{d.broken, d.trace.Sum64()}
 }
 
-// shrink returns the numbers of few faults that still break the run.
-func shrink(t testing.TB, seed uint64, faults []mishap, planted Planted) ([]int, outcome) {
-	t.Helper()
-	left := make([]int, len(faults))
-	for i := range left {
-		left[i] = i
-	}
-	last := play(t, seed, faults, planted)
-	for size := max(1, len(left)/2); size > 0; size /= 2 {
-		for from := 0; from < len(left); {
-			less := slices.Delete(slices.Clone(left), from, min(from+size, len(left)))
-			if r := play(t, seed, chosen(faults, less), planted); r.broken != "" {
-				left, last = less, r
-			} else {
-				from += size
-			}
-		}
-	}
-	return left, last
-}
-
-func chosen(faults []mishap, numbers []int) []mishap {
-	var out []mishap
-	for _, i := range numbers {
-		out = append(out, faults[i])
-	}
-	return out
-}
-
 // report returns one line that reproduces the run, and what is left of it.
 func report(t testing.TB, seed uint64, planted Planted) string {
 	t.Helper()
-	faults := mishaps(seed)
-	left, r := shrink(t, seed, faults, planted)
-	bug := ""
-	if planted != PlantedNothing {
-		bug = fmt.Sprintf(" -bug=%d", planted)
-	}
-	var lines strings.Builder
-	for _, one := range chosen(faults, left) {
-		fmt.Fprintln(&lines, one)
-	}
-	return fmt.Sprintf("go test ./gossip -run 'TestSeed$' -seed=%d -faults=%s%s\n%s\n%s", seed,
-		strings.Trim(strings.ReplaceAll(fmt.Sprint(left), " ", ","), "[]"), bug, r.broken, &lines)
-}
-
-// seeds returns how many seeds are run: SHOAL_SEEDS, or as many as take seconds.
-func seeds(t *testing.T, few int) uint64 {
-	t.Helper()
-	text := os.Getenv("SHOAL_SEEDS")
-	if text == "" {
-		return uint64(few)
-	}
-	n, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
-		t.Fatalf("SHOAL_SEEDS: %v", err)
-	}
-	return n
+	return seeds.Report("gossip", seed, int(planted), mishaps(seed), func(faults []mishap) string { return play(t, seed, faults, planted).broken })
 }
 
 // TestSeeds: no fault makes two nodes run one exclusive identity, a forged record
 // be believed, a node be lost that is heard of, or two lead that hear each other;
 // and when it is calm all are one again and everything runs.
 func TestSeeds(t *testing.T) {
-	for seed := range seeds(t, 60) {
+	for seed := range seeds.Count(t, 60) {
 		if r := play(t, seed, mishaps(seed), PlantedNothing); r.broken != "" {
 			t.Error(report(t, seed, PlantedNothing))
 			return
@@ -124,25 +60,15 @@ func TestSeeds(t *testing.T) {
 
 // TestSeed runs the one seed of the flag -seed.
 func TestSeed(t *testing.T) {
-	if *oneSeed < 0 {
+	seed, bug, asked := seeds.Asked()
+	if !asked {
 		return
 	}
-	faults := mishaps(uint64(*oneSeed))
-	if *theFaults != "" {
-		var numbers []int
-		for word := range strings.SplitSeq(*theFaults, ",") {
-			n, err := strconv.Atoi(word)
-			if err != nil || n >= len(faults) {
-				t.Fatalf("-faults: %q", word)
-			}
-			numbers = append(numbers, n)
-		}
-		faults = chosen(faults, numbers)
-	}
+	faults := seeds.Chosen(t, mishaps(seed))
 	for _, one := range faults {
 		t.Log(one)
 	}
-	r := play(t, uint64(*oneSeed), faults, Planted(*theBug))
+	r := play(t, seed, faults, Planted(bug))
 	t.Logf("trace %x", r.trace)
 	if r.broken != "" {
 		t.Error(r.broken)

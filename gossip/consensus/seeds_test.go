@@ -1,22 +1,12 @@
 package consensus_test
 
 import (
-	"flag"
-	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/shoal-dev/shoal/gossip/consensus"
-)
-
-var (
-	oneSeed   = flag.Int64("seed", -1, "the seed that TestSeed runs")
-	theFaults = flag.String("faults", "", "of its faults, those with these numbers; all when empty")
-	theBug    = flag.Int("bug", 0, "the mistake that is planted, see Planted")
+	"github.com/shoal-dev/shoal/internal/seeds"
 )
 
 // result is how a run ended.
@@ -39,76 +29,21 @@ func play(t *testing.T, seed uint64, faults []fault, plant bug) result {
 	return result{f.broken, f.trace.Sum64(), f.answers}
 }
 
-// shrink returns the numbers of few faults that still break the run.
-func shrink(t *testing.T, seed uint64, faults []fault, plant bug) ([]int, result) {
+// report returns one line that reproduces the run, and what is left of it.
+func report(t *testing.T, seed uint64, plant bug) string {
 	t.Helper()
-	left := make([]int, len(faults))
-	for i := range left {
-		left[i] = i
-	}
-	last := play(t, seed, faults, plant)
-	for size := max(1, len(left)/2); size > 0; size /= 2 {
-		for from := 0; from < len(left); {
-			less := slices.Delete(slices.Clone(left), from, min(from+size, len(left)))
-			if r := play(t, seed, pick(faults, less), plant); r.broken != "" {
-				left, last = less, r
-			} else {
-				from += size
-			}
-		}
-	}
-	return left, last
-}
-
-func pick(faults []fault, numbers []int) []fault {
-	var out []fault
-	for _, i := range numbers {
-		out = append(out, faults[i])
-	}
-	return out
-}
-
-// report fails the test with one line that reproduces the run, and what is left
-// of it.
-func report(t *testing.T, seed uint64, plant bug) {
-	t.Helper()
-	faults := schedule(seed)
-	left, r := shrink(t, seed, faults, plant)
-	t.Errorf("go test ./gossip/consensus -run 'TestSeed$' -seed=%d -faults=%s%s\n%s\n%s", seed,
-		strings.Trim(strings.ReplaceAll(fmt.Sprint(left), " ", ","), "[]"), plant.flag(), r.broken, lines(pick(faults, left)))
-}
-
-func lines(faults []fault) string {
-	var b strings.Builder
-	for _, one := range faults {
-		fmt.Fprintln(&b, one)
-	}
-	return b.String()
-}
-
-// seeds returns how many seeds are run: SHOAL_SEEDS, or as many as take seconds.
-func seeds(t *testing.T, few int) uint64 {
-	t.Helper()
-	text := os.Getenv("SHOAL_SEEDS")
-	if text == "" {
-		return uint64(few)
-	}
-	n, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
-		t.Fatalf("SHOAL_SEEDS: %v", err)
-	}
-	return n
+	return seeds.Report("gossip/consensus", seed, plant.at, schedule(seed), func(faults []fault) string { return play(t, seed, faults, plant).broken })
 }
 
 // No fault makes two lead, two ledgers differ, a claim shrink or an
 // acknowledged command disappear.
 func TestSeeds(t *testing.T) {
 	answers := 0
-	for seed := range seeds(t, 100) {
+	for seed := range seeds.Count(t, 100) {
 		r := play(t, seed, schedule(seed), bug{})
 		if r.broken != "" {
 			t.Logf("seed %d: %s", seed, r.broken)
-			report(t, seed, bug{})
+			t.Error(report(t, seed, bug{}))
 			return
 		}
 		answers += r.answers
@@ -118,23 +53,16 @@ func TestSeeds(t *testing.T) {
 
 // TestSeed runs the one seed of the flag -seed.
 func TestSeed(t *testing.T) {
-	if *oneSeed < 0 {
+	seed, plant, asked := seeds.Asked()
+	if !asked {
 		return
 	}
-	faults := schedule(uint64(*oneSeed))
-	if *theFaults != "" {
-		var numbers []int
-		for word := range strings.SplitSeq(*theFaults, ",") {
-			n, err := strconv.Atoi(word)
-			if err != nil || n >= len(faults) {
-				t.Fatalf("-faults: %q", word)
-			}
-			numbers = append(numbers, n)
-		}
-		faults = pick(faults, numbers)
+	faults := seeds.Chosen(t, schedule(seed))
+	for _, one := range faults {
+		t.Log(one)
 	}
-	r := play(t, uint64(*oneSeed), faults, bugs()[*theBug])
-	t.Logf("%s%d commands were acknowledged, trace %x", lines(faults), r.answers, r.trace)
+	r := play(t, seed, faults, bugs()[plant])
+	t.Logf("%d commands were acknowledged, trace %x", r.answers, r.trace)
 	if r.broken != "" {
 		t.Error(r.broken)
 	}
@@ -156,13 +84,6 @@ type bug struct {
 	core  consensus.Planted
 	reuse bool
 	at    int
-}
-
-func (b bug) flag() string {
-	if b.at == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" -bug=%d", b.at)
 }
 
 // bugs returns all mistakes; the first is none.
