@@ -23,6 +23,11 @@ func TestPodNames(t *testing.T) {
 		{Pod{Identity: Identity{Kind: "Deployment", Owner: "web"}, Revision: "7d4b9c6f5x"}, "web-7d4b9c6f5x-*"},
 		{Pod{Identity: Identity{Kind: "DaemonSet", Owner: "agent", Slot: "n1"}}, "agent-*"},
 		{Pod{Identity: Identity{Kind: "Deployment", Owner: long}, Revision: "r"}, long[:57] + "-*"},
+		{Pod{Identity: Identity{Kind: "Job", Owner: "pi", Slot: "p3"}}, "pi-*"},
+		{Pod{Identity: Identity{Kind: "Job", Owner: "pi", Slot: "3"}}, "pi-3-*"},
+		{Pod{Identity: Identity{Kind: "Job", Owner: long[:63], Slot: "99999"}}, long[:51] + "-99999-*"},
+		{Pod{Identity: Identity{Kind: "CronJob", Owner: "nightly", Slot: "29012345-p0"}}, "nightly-29012345-*"},
+		{Pod{Identity: Identity{Kind: "CronJob", Owner: "nightly", Slot: "29012345-7"}}, "nightly-29012345-7-*"},
 	} {
 		tt.pod.Instance = "87d44dd6-04a7-5fa3-90e2-fb27da5cba0c"
 		got := tt.pod.Name()

@@ -64,6 +64,10 @@ type Assignment struct {
 	// how full the node is.
 	Requests  corev1.ResourceList `json:"requests,omitempty"`
 	HostPorts []HostPort          `json:"hostPorts,omitempty"`
+	// Ended is how the pod has ended, "" while it has not. It stays for its
+	// logs, occupies nothing, and never starts again, whatever its node still
+	// has of it.
+	Ended corev1.PodPhase `json:"ended,omitempty"`
 }
 
 // HostPort is a port of the node that a pod occupies.
@@ -109,6 +113,8 @@ type Facts struct {
 	Created   map[string]time.Time      `json:"created,omitempty"`   // first seen, by Key.String() of the object
 	Rollouts  map[string]Rollout        `json:"rollouts,omitempty"`  // by Identity.String() of the workload
 	Addresses map[string]ServiceAddress `json:"addresses,omitempty"` // by namespace/name of the Service
+	Jobs      map[string]JobRun         `json:"jobs,omitempty"`      // by Identity.String() of the Job
+	CronJobs  map[string]CronRuns       `json:"cronJobs,omitempty"`  // by Identity.String() of the CronJob
 	// Replaced are the recent starts of pods in the place of lost ones, oldest
 	// first: the storm brake counts them.
 	Replaced []Replacement `json:"replaced,omitempty"`

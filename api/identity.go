@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"crypto/sha256"
+	"strconv"
 	"strings"
 )
 
@@ -13,7 +14,7 @@ type Identity struct {
 	Namespace string `json:"namespace"`
 	Kind      string `json:"kind"`           // of the object that owns the pod: "Deployment", or "Pod" for a bare pod
 	Owner     string `json:"owner"`          // its name
-	Slot      string `json:"slot,omitempty"` // ordinal, node name, completion index or cron time; "" for a bare pod
+	Slot      string `json:"slot,omitempty"` // ordinal, node name, completion index or cron time (see JobSlot); "" for a bare pod
 }
 
 // Workload returns the identity without its slot: the same for all pods of one
@@ -70,7 +71,7 @@ func (p Pod) Compare(other Pod) int {
 
 // Name returns the pod's name as Kubernetes would form it: a bare pod and a
 // StatefulSet pod have stable names, all others end in five characters drawn
-// from their instance.
+// from their instance, which in an Indexed Job follow the completion index.
 func (p Pod) Name() string {
 	switch p.Kind {
 	case "Pod":
@@ -79,6 +80,12 @@ func (p Pod) Name() string {
 		return p.Owner + "-" + p.Slot
 	case "Deployment":
 		return truncate(p.Owner+"-"+p.Revision, 57) + "-" + suffix(p.Instance)
+	case "Job", "CronJob":
+		index := ""
+		if slot, ok := ParseJobSlot(p.Slot); ok && slot.Indexed {
+			index = "-" + strconv.Itoa(slot.Index)
+		}
+		return truncate(p.JobName(), 57-len(index)) + index + "-" + suffix(p.Instance)
 	default:
 		return truncate(p.Owner, 57) + "-" + suffix(p.Instance)
 	}

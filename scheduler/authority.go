@@ -23,8 +23,13 @@ type Decision struct {
 	// Claims are to be asked of consensus, sorted by identity. The pods that
 	// need them are pending until the board shows them granted.
 	Claims []ClaimRequest
+	// Release are the claims of identities that never run again, by
+	// Identity.String(): consensus need not remember them.
+	Release map[string]api.Claim
 	// Wake is when to decide again though nothing changed; zero: no need.
 	Wake time.Time
+	// settles is Wake without what begins or ends of itself at a time.
+	settles time.Time
 }
 
 // A ClaimRequest asks for the right to run an exclusive identity on a node. It
@@ -51,6 +56,49 @@ func (w *workload) annotated() bool {
 // stamp fills in whose decision a set is.
 func (a Authority) stamp(set *api.AssignmentSet) {
 	set.Leader, set.Epoch, set.Term, set.Quorate = a.Leader, a.Epoch, a.Term, a.Quorate
+}
+
+// spentClaims returns the claims of runs of CronJobs that are no more: each run
+// has identities of its own, and no other run has them again. What a node still
+// has of one, or may have, keeps the claim.
+func spentClaims(d *Decision, in *input) map[string]api.Claim {
+	if !in.authority.Quorate || len(in.board.Claims) == 0 {
+		return nil
+	}
+	var out map[string]api.Claim
+	for name, holder := range in.board.Claims {
+		owner, slot, _ := strings.Cut(strings.TrimSuffix(name, "]"), "[")
+		run, ok := api.ParseJobSlot(slot)
+		if !ok || run.Minute == 0 || !strings.Contains(owner, "/CronJob/") {
+			continue
+		}
+		if _, known := d.Facts.CronJobs[owner].Run(run.Minute); known {
+			continue
+		}
+		if out == nil {
+			out = map[string]api.Claim{}
+		}
+		out[name] = holder.Claim
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	for _, a := range d.Set.Pods {
+		delete(out, a.Pod.Identity.String())
+	}
+	for _, u := range d.Set.Pending {
+		delete(out, u.Pod.Identity.String())
+	}
+	for _, r := range d.Set.Remove {
+		delete(out, r.Assignment.Pod.Identity.String())
+	}
+	for _, r := range d.Claims {
+		delete(out, r.Identity.String())
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }
 
 // Grant returns the claims that there are once all requests are granted, as

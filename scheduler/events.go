@@ -69,7 +69,7 @@ func Events(fleet string, was, is api.AssignmentSet, before, after api.Facts, no
 				"Revision %s made no progress within progressDeadlineSeconds", after.Rollouts[id.String()].Revision)
 		}
 	}
-	return out
+	return append(out, jobEvents(fleet, before, after, now)...)
 }
 
 // PodReference refers to a pod, as events do.
@@ -79,9 +79,18 @@ func PodReference(pod api.Pod) corev1.ObjectReference {
 
 // ownerReferenceOf refers to the workload of a pod.
 func ownerReferenceOf(fleet string, pod api.Pod) corev1.ObjectReference {
-	key, version := api.Key{Group: "apps", Kind: pod.Kind, Namespace: pod.Namespace, Name: pod.Owner}, "apps/v1"
-	if pod.Kind == "ReplicationController" {
-		key.Group, version = "", "v1"
+	key := api.Key{Group: groupOf(pod.Kind), Kind: pod.Kind, Namespace: pod.Namespace, Name: pod.Owner}
+	if pod.Kind == "CronJob" {
+		key = jobKey(pod.Identity)
 	}
-	return corev1.ObjectReference{APIVersion: version, Kind: pod.Kind, Namespace: pod.Namespace, Name: pod.Owner, UID: api.UID(fleet, key)}
+	return referenceTo(fleet, key)
+}
+
+// referenceTo refers to an object of a kind whose version is v1.
+func referenceTo(fleet string, key api.Key) corev1.ObjectReference {
+	version := "v1"
+	if key.Group != "" {
+		version = key.Group + "/v1"
+	}
+	return corev1.ObjectReference{APIVersion: version, Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, UID: api.UID(fleet, key)}
 }

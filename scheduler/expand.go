@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -39,6 +40,10 @@ func expand(snapshot api.Snapshot, nodes []node) []workload {
 			out = append(out, expandReplicas(object, value.Spec.Template, value.Spec.Replicas, value.Spec.MinReadySeconds))
 		case *appsv1.DaemonSet:
 			out = append(out, expandDaemonSet(value, object, nodes))
+		case *batchv1.Job:
+			out = append(out, expandJob(value, object))
+		case *batchv1.CronJob:
+			out = append(out, expandCronJob(value, object))
 		}
 	}
 	return out
@@ -97,6 +102,10 @@ func templateOf(object api.Object) *corev1.PodTemplateSpec {
 		return value.Spec.Template
 	case *appsv1.DaemonSet:
 		return &value.Spec.Template
+	case *batchv1.Job:
+		return &value.Spec.Template
+	case *batchv1.CronJob:
+		return &value.Spec.JobTemplate.Spec.Template
 	}
 	return nil
 }

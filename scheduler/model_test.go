@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,6 +39,10 @@ type model struct {
 	acting  bool // the leader has no quorum
 	slow    bool // consensus grants no claim now
 	quiet   bool // scenarios print no decisions
+	told    struct {
+		set   api.AssignmentSet
+		facts api.Facts
+	} // as of the last events
 }
 
 func newModel() *model {
@@ -151,6 +156,10 @@ func (m *model) decide() Decision {
 func (m *model) schedule() time.Time {
 	d := m.decide()
 	m.set, m.facts = d.Set, d.Facts
+	if len(d.Release) > 0 {
+		m.claims = maps.Clone(m.claims)
+		maps.DeleteFunc(m.claims, func(id string, holder api.ClaimHolder) bool { return d.Release[id] == holder.Claim })
+	}
 	return d.Wake
 }
 
@@ -180,7 +189,7 @@ func (m *model) granted(a api.Assignment) bool {
 // not empty.
 func (m *model) ready(owner, revision string, ready bool) {
 	for instance, s := range m.states {
-		if s.Pod.Owner != owner || revision != "" && s.Pod.Revision != revision || s.Ready == ready || m.away(m.where[instance]) || s.Phase == corev1.PodFailed {
+		if s.Pod.Owner != owner || revision != "" && s.Pod.Revision != revision || s.Ready == ready || m.away(m.where[instance]) || over(s) {
 			continue
 		}
 		s.Ready, s.ReadyAt = ready, time.Time{}
@@ -220,6 +229,9 @@ func (m *model) describe() string {
 		state := "assigned"
 		if s, there := m.states[a.Pod.Instance]; there {
 			state = map[bool]string{true: "ready", false: "not ready"}[s.Ready]
+		}
+		if a.Ended != "" {
+			state = strings.ToLower(string(a.Ended))
 		}
 		if m.away(a.Node) {
 			state = "lost"
@@ -263,6 +275,7 @@ type spec struct {
 	cpu                  string
 	hostPort             int32
 	history              int32
+	more                 map[string]string // what a scenario says beside that, for Jobs
 }
 
 func (s spec) template() corev1.PodTemplateSpec {
@@ -316,6 +329,12 @@ func (m *model) commitSpec(s spec) {
 		t := s.template()
 		meta.Labels, meta.Annotations = t.Labels, t.Annotations
 		value = &corev1.Pod{ObjectMeta: meta, Spec: t.Spec}
+	case "Job":
+		group = "batch"
+		value = &batchv1.Job{ObjectMeta: meta, Spec: s.job(s.template())}
+	case "CronJob":
+		group = "batch"
+		value = s.cronJob(meta)
 	}
 	m.objects[s.kind+"/"+s.name] = api.Object{
 		GVK: schema.GroupVersionKind{Group: group, Version: "v1", Kind: s.kind}, Value: value, Revision: s.revision,

@@ -50,6 +50,9 @@ func PodObject(fleet string, snapshot api.Snapshot, pod api.Pod, node string, cr
 	case "DaemonSet":
 		setLabel(&out.ObjectMeta, appsv1.ControllerRevisionHashLabelKey, pod.Revision)
 		out.Spec.Tolerations = append(out.Spec.Tolerations, daemonTolerations...)
+	case "Job", "CronJob":
+		owner = jobKey(pod.Identity)
+		markJobPod(out, pod.Identity, string(api.UID(fleet, owner)))
 	}
 	out.OwnerReferences = []metav1.OwnerReference{ownerReference(fleet, owner, object.GVK.GroupVersion().String())}
 	return out, nil
@@ -71,11 +74,18 @@ func ownerReference(fleet string, key api.Key, apiVersion string) metav1.OwnerRe
 
 // ownerOf returns the object that a pod belongs to.
 func ownerOf(snapshot api.Snapshot, id api.Identity) (api.Object, bool) {
-	group := "apps"
-	if id.Kind == "Pod" || id.Kind == "ReplicationController" {
-		group = ""
+	return snapshot.Lookup(api.Key{Group: groupOf(id.Kind), Kind: id.Kind, Namespace: id.Namespace, Name: id.Owner})
+}
+
+// groupOf returns the API group of a kind that owns pods.
+func groupOf(kind string) string {
+	switch kind {
+	case "Pod", "ReplicationController":
+		return ""
+	case "Job", "CronJob":
+		return "batch"
 	}
-	return snapshot.Lookup(api.Key{Group: group, Kind: id.Kind, Namespace: id.Namespace, Name: id.Owner})
+	return "apps"
 }
 
 // replicaSetKey names the ReplicaSet that Kubernetes would have made for one

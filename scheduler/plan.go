@@ -1,9 +1,11 @@
 package scheduler
 
 import (
+	"maps"
 	"slices"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shoal-dev/shoal/api"
@@ -36,7 +38,9 @@ const maxRounds = 10_000
 
 // Foresee runs the scheduler on paper until it comes to rest: pods start and
 // become ready at once, and go when they are told to. What it finds is what the
-// fleet would do if every new pod worked.
+// fleet would do if every new pod worked. The calendar stands still: no run of a
+// CronJob becomes due and no Job is late. A Job whose first pods start has
+// succeeded as a whole: what it starts after them is not foreseen.
 func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
 	before := map[string]api.Assignment{}
 	for _, a := range board.Assigned.Pods {
@@ -44,13 +48,14 @@ func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.T
 	}
 	reasons := map[string]string{}
 	board = reported(board)
+	calendar := now
 	for range maxRounds {
-		set, next, wake := granting(snapshot, &board, facts, now)
+		set, next, wake := granting(snapshot, &board, facts, now, calendar)
 		for _, r := range set.Remove {
 			reasons[r.Assignment.Pod.Instance] = r.Reason
 		}
 		settled := len(set.Remove) == 0 && next.Seq == facts.Seq
-		board, facts = obeyed(board, set, now), next
+		board, facts = obeyed(board, set, now), succeeded(set, next, calendar)
 		if settled && wake.IsZero() {
 			break
 		}
@@ -63,14 +68,34 @@ func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.T
 }
 
 // granting decides with a quorum that grants every claim at once.
-func granting(snapshot api.Snapshot, board *api.Board, facts api.Facts, now time.Time) (api.AssignmentSet, api.Facts, time.Time) {
-	authority := Authority{Leader: "plan", Quorate: true}
-	d := Schedule(snapshot, *board, facts, authority, now)
+func granting(snapshot api.Snapshot, board *api.Board, facts api.Facts, now, calendar time.Time) (api.AssignmentSet, api.Facts, time.Time) {
+	decide := func() Decision {
+		in := newInput(*board, facts, Authority{Leader: "plan", Quorate: true}, now)
+		in.calendar = calendar
+		return schedule(snapshot, in)
+	}
+	d := decide()
 	if len(d.Claims) > 0 {
 		board.Claims = Grant(board.Claims, d.Claims)
-		d = Schedule(snapshot, *board, facts, authority, now)
+		d = decide()
 	}
-	return d.Set, d.Facts, d.Wake
+	return d.Set, d.Facts, d.settles
+}
+
+// succeeded is the memory after the Jobs whose first pods have been given nodes
+// have done all their work.
+func succeeded(set api.AssignmentSet, facts api.Facts, at time.Time) api.Facts {
+	facts.Jobs = maps.Clone(facts.Jobs)
+	for _, a := range set.Pods {
+		key := a.Pod.Workload().String()
+		if run, known := facts.Jobs[key]; known && !run.Finished() {
+			// A moment later, so that none has been over for long enough to go.
+			run.End = api.JobEnd{Type: batchv1.JobComplete, Reason: batchv1.JobReasonCompletionsReached, At: at.Add(1)}
+			facts.Jobs[key] = run
+			facts.Seq++
+		}
+	}
+	return facts
 }
 
 // reported is the board on which nodes that said nothing of their pods have
@@ -110,8 +135,12 @@ func obeyed(board api.Board, set api.AssignmentSet, now time.Time) api.Board {
 	}
 	for _, a := range set.Pods {
 		s, there := known[a.Pod.Instance]
-		if (!there || !s.Ready) && !gone[a.Node] {
+		ended := a.Ended != "" || s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed
+		if (!there || !s.Ready) && !ended && !gone[a.Node] {
 			s = api.PodState{Pod: a.Pod, Unit: a.Unit, Commit: a.Commit, Phase: corev1.PodRunning, Ready: true, ReadyAt: now, Started: now}
+		}
+		if a.Pod.Kind == "Job" && !ended && !gone[a.Node] {
+			s.Phase, s.Ready, s.ReadyAt = corev1.PodSucceeded, false, time.Time{}
 		}
 		if r := records[a.Node]; r != nil && (there || !gone[a.Node]) {
 			r.Pods = append(r.Pods, s)

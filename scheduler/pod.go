@@ -24,6 +24,9 @@ type pod struct {
 	state     *api.PodState // what its node says of it; nil until it has said something
 	lost      bool          // its node is gone: what is known of the pod is old
 	leaving   bool          // its node is drained
+	// over is how it ended, when an earlier decision knew; its node may have
+	// forgotten since.
+	over corev1.PodPhase
 }
 
 // ready reports whether the pod serves.
@@ -31,7 +34,16 @@ func (p *pod) ready() bool { return p.state != nil && p.state.Ready && !p.state.
 
 // ended reports whether the pod is over and will not run again by itself.
 func (p *pod) ended() bool {
-	return p.state != nil && (p.state.Phase == corev1.PodFailed || p.state.Phase == corev1.PodSucceeded)
+	phase := p.phase()
+	return phase == corev1.PodFailed || phase == corev1.PodSucceeded
+}
+
+// phase is what is known of how far the pod is, "" when nothing is.
+func (p *pod) phase() corev1.PodPhase {
+	if p.over == "" && p.state != nil {
+		return p.state.Phase
+	}
+	return p.over
 }
 
 // available reports whether the pod has been ready for minReady, and else when

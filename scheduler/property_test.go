@@ -17,7 +17,7 @@ import (
 // randomSpec draws a workload; few names, so that commits change each other's.
 func randomSpec(t *rapid.T) spec {
 	return spec{
-		kind:     rapid.SampledFrom([]string{"Deployment", "Deployment", "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Pod"}).Draw(t, "kind"),
+		kind:     rapid.SampledFrom([]string{"Deployment", "Deployment", "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Pod", "Job", "Job", "CronJob"}).Draw(t, "kind"),
 		name:     rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"),
 		revision: rapid.SampledFrom([]string{"r1", "r2", "r3", "bad1"}).Draw(t, "revision"),
 		replicas: int32(rapid.IntRange(0, 6).Draw(t, "replicas")),
@@ -26,6 +26,7 @@ func randomSpec(t *rapid.T) spec {
 		cpu:      rapid.SampledFrom([]string{"", "500m", "1500m"}).Draw(t, "cpu"),
 		hostPort: int32(rapid.SampledFrom([]int{0, 0, 0, 80}).Draw(t, "hostPort")),
 		minReady: int32(rapid.SampledFrom([]int{0, 0, 5}).Draw(t, "minReady")), deadline: 600, history: 2,
+		more: randomJob(t),
 	}
 }
 
@@ -91,6 +92,9 @@ func (m *model) check(t *rapid.T) {
 			t.Fatalf("instance %s is assigned or removed twice:\n%s", a.Pod.Instance, m.describe())
 		}
 		seen[a.Pod.Instance] = true
+		if a.Ended != "" {
+			continue // it occupies nothing
+		}
 		cpu := a.Requests[corev1.ResourceCPU]
 		used[a.Node] += cpu.MilliValue()
 		pods[a.Node]++

@@ -12,6 +12,7 @@ const (
 	reasonAdopted  = "found running"
 	reasonLost     = "the node of the pod before it was lost"
 	reasonMove     = "the node of the pod before it is drained"
+	reasonRetry    = "the pod before it failed"
 
 	// Why a pod stops.
 	reasonGone         = "the workload is no longer in Git"
@@ -24,6 +25,14 @@ const (
 	reasonDouble       = "its slot was filled elsewhere while its node was away"
 	reasonDrained      = "its node is drained"
 	reasonOutclaimed   = "another node holds the claim of its identity"
+	reasonJobOver      = "its Job is over"
+	reasonJobChanged   = "its Job changed in Git"
+	reasonSuspended    = "its Job is suspended"
+	reasonPieceDone    = "its part of the Job's work is over"
+	reasonKept         = "enough pods of its Job that have ended are kept"
+	reasonExpired      = "ttlSecondsAfterFinished of its Job has passed"
+	reasonHistory      = "the history of its CronJob is full"
+	reasonReplacedRun  = "the next run of its CronJob replaces it"
 
 	// Why a pod waits though it might fit somewhere.
 	waitsForQuorum  = "waits for a leader with a quorum: only one pod of its identity may run"

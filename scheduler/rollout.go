@@ -29,6 +29,10 @@ type change struct {
 	ended   int       // pods stopped because they had ended
 	wake    time.Time // when to decide again though nothing changed; zero: no need
 	rollout *api.Rollout
+	job     *api.JobRun
+	cron    *api.CronRuns
+	// calendar is like wake, for what begins or ends of itself at a time.
+	calendar time.Time
 }
 
 type start struct {
@@ -56,6 +60,9 @@ func (c *change) stopAll(pods []*pod, reason string) {
 
 // wakeAt asks for a decision at t; the earliest of all wins.
 func (c *change) wakeAt(t time.Time) { c.wake = earliest(c.wake, t) }
+
+// calendarAt asks for a decision at t, when something begins or ends of itself.
+func (c *change) calendarAt(t time.Time) { c.calendar = earliest(c.calendar, t) }
 
 // earliest returns the earlier of two times; a zero one does not count.
 func earliest(a, b time.Time) time.Time {

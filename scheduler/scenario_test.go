@@ -50,6 +50,13 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	unready NAME                 no pod of a node is ready
 //	rebooted NAME                a node lost what it ran
 //	rmnode NAME                  there is no record of a node any more
+//	succeed | fail OWNER [SLOT] [CODE]  its pods end for good, all or those of a slot
+//	restart OWNER SLOT N         the containers of a pod were restarted N times
+//	fenced OWNER                 its pods were ended because their lease ran out
+//	job NAME                     print what is known of a Job, or of the runs of a CronJob
+//	events                       print what has happened to Jobs since the last time
+//	lostcontainers OWNER         its nodes know nothing any more of its pods that ended
+//	plan                         print what would come of it
 //	quiet                        schedule and settle print nothing from now on
 //	summary                      print how many pods of each workload are where
 func TestScenarios(t *testing.T) {
@@ -175,6 +182,9 @@ func (m *model) run(command string, args []string) (string, error) {
 	case "forget":
 		m.set, m.facts = newModel().set, newModel().facts
 	default:
+		if text, known := m.runJobs(command, args); known {
+			return text, nil
+		}
 		return m.runFleet(command, arg(0))
 	}
 	return "", nil
@@ -273,6 +283,7 @@ func parseSpec(args []string) spec {
 		exclusive: o["exclusive"] == "true", hostname: o["hostname"], priority: int32(number(o["priority"], 0)),
 		recreate: o["strategy"] == "Recreate", paused: o["paused"] == "true", minReady: int32(number(o["minReady"], 0)),
 		deadline: int32(number(o["deadline"], 0)), cpu: o["cpu"], hostPort: int32(number(o["hostPort"], 0)), history: int32(number(o["history"], 10)),
+		more: o,
 	}
 }
 

@@ -27,6 +27,9 @@ type input struct {
 	facts     api.Facts
 	authority Authority
 	now       time.Time
+	// calendar is the time by which Jobs begin and end of themselves. It is
+	// now, but stands still when nothing more than the next decisions is foreseen.
+	calendar  time.Time
 	nodes     []node // sorted by name
 	index     map[string]int
 	health    map[string]api.NodeHealth
@@ -36,12 +39,16 @@ type input struct {
 	// blocked are identities of which an instance was told to stop and may
 	// still be running, also on a node that is lost.
 	blocked map[api.Identity]bool
+	// ending counts the pods that were told to stop and may still be running, by
+	// full identity, but for those on nodes that are gone.
+	ending map[api.Identity]int
 }
 
 func newInput(board api.Board, facts api.Facts, authority Authority, now time.Time) *input {
 	in := &input{
-		board: board, facts: facts, authority: authority, now: now, nodes: newNodes(board), index: map[string]int{},
+		board: board, facts: facts, authority: authority, now: now, calendar: now, nodes: newNodes(board), index: map[string]int{},
 		health: healthByName(board), going: map[api.Identity]int{}, goingSlot: map[api.Identity]int{}, blocked: map[api.Identity]bool{},
+		ending: map[api.Identity]int{},
 	}
 	for i := range in.nodes {
 		in.index[in.nodes[i].info.Name] = i
@@ -97,17 +104,21 @@ func (in *input) blind() (until time.Time, blind bool) {
 // While the snapshot is not known, or a leader without a memory has not heard
 // from all nodes what they run, the former decision is returned unchanged.
 func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, authority Authority, now time.Time) Decision {
+	return schedule(snapshot, newInput(board, facts, authority, now))
+}
+
+func schedule(snapshot api.Snapshot, in *input) Decision {
+	board, facts, authority, now := in.board, in.facts, in.authority, in.now
 	if !snapshot.Known() {
 		return Decision{Set: board.Assigned, Facts: facts}
 	}
-	in := newInput(board, facts, authority, now)
 	if until, blind := in.blind(); blind {
 		facts.Created = created(snapshot, board.Nodes, facts.Created, now)
-		return Decision{Set: board.Assigned, Facts: facts, Wake: until}
+		return Decision{Set: board.Assigned, Facts: facts, Wake: until, settles: until}
 	}
 	pods, removals := existing(in)
 	r := round{in: in, next: facts}
-	r.next.Rollouts = map[string]api.Rollout{}
+	r.next.Rollouts, r.next.Jobs, r.next.CronJobs = map[string]api.Rollout{}, map[string]api.JobRun{}, map[string]api.CronRuns{}
 	for _, w := range expand(snapshot, in.nodes) {
 		r.decide(&w, pods[w.id])
 		delete(pods, w.id)
@@ -121,7 +132,8 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, authority
 	d.Set.BasedOn = basedOn(board.Pods)
 	d.Set.Remove = in.remove(removals, r.stops)
 	placed := place(in, r.kept, d.Set.Remove, r.starts)
-	d.Set.Pods, d.Set.Pending, d.Claims = placed.assigned, placed.pending, placed.claims
+	d.Set.Pods, d.Set.Pending, d.Claims = withEnded(placed.assigned, r.over), placed.pending, placed.claims
+	d.Release = spentClaims(&d, in)
 	d.Facts.Created = created(snapshot, board.Nodes, facts.Created, now)
 	d.Facts.Away = in.away
 	d.Facts.Replaced = placed.brake.remember(facts.Replaced, now)
@@ -129,8 +141,21 @@ func Schedule(snapshot api.Snapshot, board api.Board, facts api.Facts, authority
 		d.Facts.Seq++
 	}
 	r.wakeAt(placed.brake.wake(placed.pending, now))
-	d.Wake = r.wake
+	d.Wake, d.settles = earliest(r.wake, r.calendar), r.wake
 	return d
+}
+
+// withEnded adds the pods that have ended to those that run: they occupy nothing
+// and are nowhere in the way.
+func withEnded(assigned []api.Assignment, over []*pod) []api.Assignment {
+	if len(over) == 0 {
+		return assigned
+	}
+	for _, p := range over {
+		assigned = append(assigned, p.assignment())
+	}
+	slices.SortFunc(assigned, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
+	return assigned
 }
 
 // A round collects what is decided about all workloads.
@@ -140,7 +165,10 @@ type round struct {
 	stops  []stop
 	starts []placement
 	kept   []*pod // on their nodes, and to stay there
+	over   []*pod // the same, of pods that have ended
 	wake   time.Time
+	// calendar is when something begins or ends of itself, see input.calendar.
+	calendar time.Time
 }
 
 func (r *round) wakeAt(t time.Time) { r.wake = earliest(r.wake, t) }
@@ -154,9 +182,8 @@ func (r *round) decide(w *workload, pods []*pod) {
 		c = w.decide(w, pods, r.in)
 	}
 	r.wakeAt(c.wake)
-	if c.rollout != nil {
-		r.next.Rollouts[w.id.String()] = *c.rollout
-	}
+	r.calendar = earliest(r.calendar, c.calendar)
+	r.remember(w, &c)
 	stopped := make(map[*pod]bool, len(c.stops))
 	for _, s := range c.stops {
 		stopped[s.pod] = true
@@ -166,6 +193,9 @@ func (r *round) decide(w *workload, pods []*pod) {
 	for _, p := range pods {
 		switch {
 		case stopped[p]:
+		case p.ended() && p.node != "":
+			p.over = p.phase()
+			r.over = append(r.over, p)
 		case p.node == "":
 			r.starts = append(r.starts, placement{pod: p, shape: shape(), exclusive: w.exclusive})
 		default:
@@ -178,6 +208,19 @@ func (r *round) decide(w *workload, pods []*pod) {
 	for _, s := range c.starts {
 		r.next.Minted++
 		r.starts = append(r.starts, placement{pod: r.in.mint(w, s, r.next.Minted), shape: shape(), exclusive: w.exclusive})
+	}
+}
+
+// remember keeps what a workload is to be remembered by.
+func (r *round) remember(w *workload, c *change) {
+	if c.rollout != nil {
+		r.next.Rollouts[w.id.String()] = *c.rollout
+	}
+	if c.job != nil {
+		r.next.Jobs[w.id.String()] = *c.job
+	}
+	if c.cron != nil {
+		r.next.CronJobs[w.id.String()] = *c.cron
 	}
 }
 
@@ -197,6 +240,12 @@ func (r *round) end(pods []*pod) {
 func (c *change) hold(w *workload, in *input) {
 	if rollout, known := in.facts.Rollouts[w.id.String()]; known {
 		c.rollout = &rollout
+	}
+	if job, known := in.facts.Jobs[w.id.String()]; known {
+		c.job = &job
+	}
+	if cron, known := in.facts.CronJobs[w.id.String()]; known {
+		c.cron = &cron
 	}
 }
 
@@ -232,7 +281,7 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 		}
 		add(&pod{
 			Pod: a.Pod, node: a.Node, unit: a.Unit, commit: a.Commit, claim: a.Claim, created: a.Created, reason: a.Reason,
-			requests: a.Requests, hostPorts: a.HostPorts, state: state,
+			requests: a.Requests, hostPorts: a.HostPorts, state: state, over: a.Ended,
 		})
 	}
 	for _, u := range in.board.Assigned.Pending {
@@ -302,6 +351,9 @@ func (in *input) count(r api.Removal, there bool) {
 		return
 	}
 	in.blocked[id] = true
+	if r.Assignment.Ended == "" {
+		in.ending[id]++
+	}
 	if there {
 		in.going[id.Workload()]++
 		in.goingSlot[id]++
@@ -344,7 +396,7 @@ func (in *input) remove(removals []api.Removal, stops []stop) []api.Removal {
 func (p *pod) assignment() api.Assignment {
 	return api.Assignment{
 		Pod: p.Pod, Node: p.node, Unit: p.unit, Commit: p.commit, Claim: p.claim, Created: p.created,
-		Reason: p.reason, Requests: p.requests, HostPorts: p.hostPorts,
+		Reason: p.reason, Requests: p.requests, HostPorts: p.hostPorts, Ended: p.over,
 	}
 }
 
@@ -382,5 +434,5 @@ func sameFacts(a, b api.Facts) bool {
 		maps.EqualFunc(a.Rollouts, b.Rollouts, func(x, y api.Rollout) bool {
 			return x.Revision == y.Revision && x.Started.Equal(y.Started) && x.Progressed.Equal(y.Progressed) &&
 				x.Complete == y.Complete && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)
-		})
+		}) && maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal)
 }

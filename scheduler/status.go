@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,7 +21,8 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 
 // Workloads returns every object of the snapshot that owns pods, with the
 // status that Kubernetes' controllers would have given it, and the ReplicaSets
-// that stand behind the revisions of each Deployment. at finds the snapshot of
+// that stand behind the revisions of each Deployment, and the Jobs that are the
+// runs of each CronJob. at finds the snapshot of
 // an older commit; it may return an unknown one, and the ReplicaSets of that
 // commit are then left out. Bare pods are not listed. The returned objects are
 // the caller's, what they point to is shared.
@@ -54,6 +56,10 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 			object := *value
 			object.Status = daemonSetStatus(&w, mine, seconds(value.Spec.MinReadySeconds), now)
 			out = append(out, &object)
+		case *batchv1.Job:
+			out = append(out, jobObject(fleet, value, &w, mine, facts.Jobs[w.id.String()], in))
+		case *batchv1.CronJob:
+			out = append(out, cronJobObjects(fleet, value, &w, mine, facts.CronJobs[w.id.String()], in, at)...)
 		}
 	}
 	return out

@@ -77,6 +77,7 @@ var onlyIn = map[string][]string{
 	"github.com/miekg/dns":                    {"policy/dns"},
 	"go.etcd.io/raft/":                        {"gossip/consensus"},
 	"github.com/hashicorp/memberlist":         {"gossip/members", "internal/simnet"},
+	"github.com/robfig/cron/":                 {"scheduler"},
 	"k8s.io/kubernetes/":                      {"internal/kube"},
 	"sigs.k8s.io/kustomize/":                  {"gitsync/render"},
 	"github.com/spf13/cobra":                  {"cmd/shoal"},
