@@ -67,6 +67,7 @@ type control struct {
 	lacking    scheduler.Lacking
 	held       map[api.Commit]bool   // commits of others that this node has, too
 	recording  atomic.Bool           // addresses are on their way into the ledger
+	releasing  atomic.Bool           // claims are on their way out of it
 	asides     sync.WaitGroup        // what goes on beside the loop; Run waits for it
 	accepted   map[string]api.Commit // as last told of this node
 }
@@ -170,6 +171,7 @@ func (c *control) decide(ctx context.Context, snapshot api.Snapshot, company fle
 		c.events.record(event)
 		c.log.Info(event.Message, "reason", event.Reason, "object", event.Regards.Kind+" "+event.Regards.Namespace+"/"+event.Regards.Name)
 	}
+	c.release(ctx, d.Release)
 	c.decided = decided{Assigned: set, Facts: facts}
 	c.report("publish decisions", c.part.Publish(set, facts))
 	return wake
@@ -303,6 +305,11 @@ func (c *control) keep() {
 	for _, rollout := range c.decided.Facts.Rollouts {
 		for _, revision := range rollout.History {
 			commits[revision.Commit] = true
+		}
+	}
+	for _, cron := range c.decided.Facts.CronJobs {
+		for _, run := range cron.Runs {
+			commits[run.Commit] = true
 		}
 	}
 	delete(commits, "")

@@ -140,6 +140,22 @@ func (c *control) claim(ctx context.Context, requests []scheduler.ClaimRequest) 
 	return false
 }
 
+// release lets the ledger forget claims that nobody will need again. One proposal
+// is under way at a time; what it does not cover is found at a later turn.
+func (c *control) release(ctx context.Context, claims map[string]api.Claim) {
+	if len(claims) == 0 || !c.releasing.CompareAndSwap(false, true) {
+		return
+	}
+	c.asides.Go(func() {
+		defer c.releasing.Store(false)
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if err := c.part.Propose(ctx, gossip.Command{ReleaseClaims: &gossip.ReleaseClaims{Claims: claims}}); err != nil {
+			c.log.Debug("let the ledger forget claims: it is tried again", "reason", err)
+		}
+	})
+}
+
 // The kinds of opaque streams between nodes.
 const (
 	streamLogs    = "logs"

@@ -119,7 +119,7 @@ func (v *view) objects(shown *wardrobe, at func(unit string, commit api.Commit) 
 }
 
 func isWorkload(kind string) bool {
-	return slices.Contains([]string{"Deployment", "ReplicaSet", "ReplicationController", "DaemonSet"}, kind)
+	return slices.Contains([]string{"Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Job", "CronJob"}, kind)
 }
 
 // dressed returns the object with the metadata that an API server adds: UID and
@@ -241,6 +241,10 @@ func (v *view) where(kind, namespace, name string) (api.Key, api.Source, bool) {
 			if p.pod.Namespace == namespace && p.pod.Name() == name && p.pod.Kind != "Pod" {
 				return v.where(p.pod.Kind, namespace, p.pod.Owner)
 			}
+		}
+	case "Job":
+		if i := strings.LastIndex(name, "-"); i > 0 {
+			return v.where("CronJob", namespace, name[:i])
 		}
 	case "ReplicaSet":
 		if i := strings.LastIndex(name, "-"); i > 0 {

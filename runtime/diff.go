@@ -143,7 +143,7 @@ func (d *decision) run() {
 		d.release(ReasonDeadline)
 		return
 	}
-	if finished(d.spec, d.pod) {
+	if finished(d.spec, d.pod) || ended(d.desired, d.pod) != "" {
 		d.release(ReasonFinished)
 		return
 	}

@@ -75,6 +75,8 @@ func TestDecide(t *testing.T) {
 	web := aPod("i1", always, "app")
 	job := aPod("i1", never, "app")
 	staged := aPod("i1", always, "init:a", "init:b", "app")
+	over := aPod("i1", corev1.RestartPolicyOnFailure, "app")
+	over.Assignment.Ended = corev1.PodSucceeded
 	known := runtime.Desired{Known: true}
 	leaving := runtime.Desired{Known: true, Pods: []runtime.Pod{web}, Leaving: []string{"i1"}}
 	wanted := func(p runtime.Pod) runtime.Desired { return runtime.Desired{Known: true, Pods: []runtime.Pod{p}} }
@@ -144,6 +146,11 @@ func TestDecide(t *testing.T) {
 			change: func(p *runtime.ObservedPod) { p.Images = present("app") }, after: time.Second,
 		},
 		{name: "what is about to go is not started", desired: leaving, pod: &runtime.ObservedPod{Instance: "i1"}},
+		{name: "what ended is not started, though the machine has nothing of it", desired: wanted(over), pod: &runtime.ObservedPod{Instance: "i1"}},
+		{
+			name: "what ended gives its network back", desired: wanted(over), pod: new(settled(over, exited("app", 0, 1, time.Second))),
+			want: []string{"RemoveSandbox i1: the pod has finished"},
+		},
 		{
 			name: "removal stops first", desired: runtime.Desired{Known: true, Remove: []string{"i1"}},
 			pod:  new(settled(web, running("app", 0))),

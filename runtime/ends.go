@@ -62,6 +62,16 @@ func finished(spec *corev1.PodSpec, p ObservedPod) bool {
 	return true
 }
 
+// ended returns how the pod ended, as its leader remembers it: what the machine
+// had of it may be gone. "" while it has not, and while something of it runs.
+func ended(d Desired, p ObservedPod) corev1.PodPhase {
+	pod, known := p.pod(d)
+	if !known || p.Running() {
+		return ""
+	}
+	return pod.Assignment.Ended
+}
+
 // initFailed reports whether an init container failed for good.
 func initFailed(spec *corev1.PodSpec, p ObservedPod) bool {
 	if spec.RestartPolicy != corev1.RestartPolicyNever {

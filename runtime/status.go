@@ -46,7 +46,8 @@ func Status(d Desired, p ObservedPod, prev corev1.PodStatus, now time.Time) core
 	}
 	v.overdue = v.spec.ActiveDeadlineSeconds != nil && !p.Admitted.IsZero() &&
 		!now.Before(p.Admitted.Add(time.Duration(*v.spec.ActiveDeadlineSeconds)*time.Second))
-	v.initialized = v.initDone()
+	v.ended = ended(d, p)
+	v.initialized = v.initDone() || v.ended == corev1.PodSucceeded
 	v.unsure = d.Known && (&decision{desired: d, pod: p, now: now}).rightOf() != entitled
 
 	out := corev1.PodStatus{
@@ -88,6 +89,8 @@ type view struct {
 	overdue     bool
 	initialized bool
 	unsure      bool // it may not be started here now
+	// ended is how it ended, though the machine may have nothing of it.
+	ended corev1.PodPhase
 }
 
 func (v view) initDone() bool {
@@ -110,7 +113,11 @@ func (v view) container(spec *corev1.Container, init bool) corev1.ContainerStatu
 		latest, exists = v.pod.previous(spec.Name, latest.Attempt)
 	}
 	if !exists {
-		out.State.Waiting = v.waiting(spec.Name, init, "", "")
+		if v.ended != "" {
+			out.State.Terminated = v.lostEnd()
+		} else {
+			out.State.Waiting = v.waiting(spec.Name, init, "", "")
+		}
 		no := false
 		out.Started = &no
 		return out
@@ -129,22 +136,31 @@ func (v view) container(spec *corev1.Container, init bool) corev1.ContainerStatu
 		started = probes.Started
 		out.Ready = probes.Ready && !init
 		if previous, found := v.pod.previous(spec.Name, latest.Attempt); found {
-			out.LastTerminationState.Terminated = ended(previous)
+			out.LastTerminationState.Terminated = terminatedAs(previous)
 		}
 	case v.unsure && latest.State == ContainerExited && !init && restarts(v.spec, v.pod, latest):
 		out.State.Waiting = v.waiting(spec.Name, init, WaitingFenced, fencedMessage)
-		out.LastTerminationState.Terminated = ended(latest)
+		out.LastTerminationState.Terminated = terminatedAs(latest)
 	case v.waitsToRestart(latest):
 		out.State.Waiting = v.waiting(spec.Name, init, WaitingCrashLoop, v.crashMessage(spec.Name, latest))
-		out.LastTerminationState.Terminated = ended(latest)
+		out.LastTerminationState.Terminated = terminatedAs(latest)
 	default:
-		out.State.Terminated = ended(latest)
+		out.State.Terminated = terminatedAs(latest)
 		out.Ready = init && latest.ExitCode == 0
 		if previous, found := v.pod.previous(spec.Name, latest.Attempt); found {
-			out.LastTerminationState.Terminated = ended(previous)
+			out.LastTerminationState.Terminated = terminatedAs(previous)
 		}
 	}
 	out.Started = &started
+	return out
+}
+
+// lostEnd is the end of a container of which nothing is left, in kubelet's words.
+func (v view) lostEnd() *corev1.ContainerStateTerminated {
+	out := &corev1.ContainerStateTerminated{Reason: EndedUnknown, Message: "The container could not be located when the pod was terminated"}
+	if v.ended != corev1.PodSucceeded {
+		out.ExitCode = 137
+	}
 	return out
 }
 
@@ -207,8 +223,8 @@ func (v view) waiting(name string, init bool, otherwise, message string) *corev1
 
 func containerID(c Container) string { return "containerd://" + c.ID }
 
-// ended returns the terminated state of an attempt.
-func ended(c Container) *corev1.ContainerStateTerminated {
+// terminatedAs returns the terminated state of an attempt.
+func terminatedAs(c Container) *corev1.ContainerStateTerminated {
 	out := &corev1.ContainerStateTerminated{
 		ExitCode:    c.ExitCode,
 		Reason:      c.Reason,
@@ -233,6 +249,9 @@ func ended(c Container) *corev1.ContainerStateTerminated {
 
 // phase follows kubelet's getPhase. Source: kubernetes.io, Pod Lifecycle, "Pod phase".
 func (v view) phase(s corev1.PodStatus) corev1.PodPhase {
+	if v.ended != "" {
+		return v.ended
+	}
 	if v.overdue && !v.pod.Running() {
 		return corev1.PodFailed
 	}

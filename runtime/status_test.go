@@ -47,6 +47,8 @@ func TestStatus(t *testing.T) {
 	always, never, onFailure := corev1.RestartPolicyAlways, corev1.RestartPolicyNever, corev1.RestartPolicyOnFailure
 	web, staged, job, retry := aPod("i1", always, "app"), aPod("i1", always, "init:a", "init:b", "app"), aPod("i1", never, "app", "side"), aPod("i1", onFailure, "app")
 	ready := map[string]runtime.Probes{"app": {Started: true, Ready: true, Since: t0.Add(time.Second)}}
+	gone := aPod("i1", never, "app")
+	gone.Assignment.Ended = corev1.PodFailed
 	for _, c := range []struct {
 		name   string
 		pod    runtime.ObservedPod
@@ -117,6 +119,7 @@ func TestStatus(t *testing.T) {
 			own.Object.Spec.ActiveDeadlineSeconds = &second
 			p.Record = &own
 		}, "Failed app=ended:Error PodReadyToStartContainers Initialized"},
+		{"ended, and forgotten", runtime.ObservedPod{Instance: "i1", Record: &gone}, nil, "Failed app=ended:ContainerStatusUnknown Initialized"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.change != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // CronJobs have time zones, and machines may have no table of them
 
 	"github.com/spf13/cobra"
 

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -121,6 +122,10 @@ var FieldScopes = []FieldScope{
 	out[corev1.VolumeSource]("scaleIO", "", "needs a driver"),
 	out[corev1.VolumeSource]("storageos", "", "needs a driver"),
 
+	planned[batchv1.JobSpec]("managedBy", "kubernetes.io/job-controller", "there is no other controller"),
+	planned[batchv1.JobSpec]("scheduling", "", "pods are placed one by one"),
+	warn(planned[batchv1.PodFailurePolicyOnPodConditionsPattern]("type", "DisruptionTarget", "nobody sets other conditions, so the rule never applies")),
+
 	warn(planned[corev1.ServiceSpec]("type", "ClusterIP NodePort ExternalName", "no load balancer is provided; the Service works like a NodePort")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerIP", "", "no load balancer is provided")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerClass", "", "no load balancer is provided")),
@@ -161,6 +166,11 @@ var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.ServiceAccount]():       names("metadata secrets automountServiceAccountToken"),
 	reflect.TypeFor[corev1.VolumeProjection]():     names("secret downwardAPI configMap"),
 	reflect.TypeFor[corev1.VolumeSource]():         names("hostPath emptyDir secret downwardAPI configMap projected"),
+	reflect.TypeFor[batchv1.JobSpec](): names("parallelism completions activeDeadlineSeconds podFailurePolicy successPolicy backoffLimit backoffLimitPerIndex " +
+		"maxFailedIndexes selector manualSelector template ttlSecondsAfterFinished completionMode suspend podReplacementPolicy"),
+	reflect.TypeFor[batchv1.PodFailurePolicyOnPodConditionsPattern](): names("status"),
+	reflect.TypeFor[batchv1.CronJobSpec](): names("schedule timeZone startingDeadlineSeconds concurrencyPolicy suspend jobTemplate " +
+		"successfulJobsHistoryLimit failedJobsHistoryLimit"),
 	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs externalIPs externalName sessionAffinity " +
 		"publishNotReadyAddresses sessionAffinityConfig allocateLoadBalancerNodePorts"),
 	reflect.TypeFor[corev1.ServicePort](): names("name appProtocol port targetPort nodePort"),

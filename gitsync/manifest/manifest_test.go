@@ -208,3 +208,37 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	}
 }
+
+// What Kubernetes lets nobody change in a Job makes another run of it, and
+// nothing else does.
+func TestRevisionOfAJob(t *testing.T) {
+	revisionOf := func(kind, fields string) string {
+		text := "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec: {%s, template: {spec: {restartPolicy: Never, containers: [{name: c, image: x}]}}}"
+		if kind == "CronJob" {
+			text = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: j}\nspec: {schedule: '@daily', jobTemplate: {spec: {%s, template: {spec: {restartPolicy: Never, containers: [{name: c, image: x}]}}}}}"
+		}
+		d := Decode(File{Path: "j.yaml", Data: fmt.Appendf(nil, text, fields)})
+		if len(d.Objects) != 1 || len(d.Problems) != 0 {
+			t.Fatalf("%s: %v", fields, d.Problems)
+		}
+		return d.Objects[0].Revision
+	}
+	for _, tt := range []struct {
+		kind, a, b string
+		same       bool
+	}{
+		{"Job", "backoffLimit: 1", "backoffLimit: 2", true},
+		{"Job", "suspend: true, parallelism: 2, completions: 3", "parallelism: 3, completions: 3, ttlSecondsAfterFinished: 9", true},
+		{"Job", "completions: 3", "completions: 4", false},
+		{"Job", "completions: 3, parallelism: 3", "completions: 4, parallelism: 4", false},
+		{"Job", "completionMode: Indexed, completions: 3, parallelism: 3", "completionMode: Indexed, completions: 4, parallelism: 4", true},
+		{"Job", "completionMode: Indexed, completions: 3, parallelism: 1", "completionMode: Indexed, completions: 4, parallelism: 1", false},
+		{"Job", "completionMode: Indexed, completions: 3, backoffLimitPerIndex: 1", "completionMode: Indexed, completions: 3", false},
+		{"CronJob", "backoffLimit: 1", "backoffLimit: 2", false},
+		{"CronJob", "backoffLimit: 1", "backoffLimit: 1 ", true},
+	} {
+		if a, b := revisionOf(tt.kind, tt.a), revisionOf(tt.kind, tt.b); (a == b) != tt.same {
+			t.Errorf("%s with %q and with %q have the revisions %s and %s", tt.kind, tt.a, tt.b, a, b)
+		}
+	}
+}

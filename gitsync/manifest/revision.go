@@ -2,6 +2,9 @@ package manifest
 
 import (
 	"encoding/json"
+	"fmt"
+
+	batchv1 "k8s.io/api/batch/v1"
 
 	"github.com/shoal-dev/shoal/api"
 )
@@ -11,7 +14,8 @@ import (
 const revisionForm = "shoal pod template 1\n"
 
 // revision returns the hash of the pod template in an object as its author
-// wrote it, "" when there is none. Keys are sorted and nulls dropped, so that
+// wrote it, "" when there is none. Of a Job it covers what cannot be changed
+// without another run, of a CronJob what its next run begins with. Keys are sorted and nulls dropped, so that
 // comments, order and indentation do not count; nothing is added, so that the
 // defaults of a newer version do not count either.
 func revision(kind string, object map[string]any) string {
@@ -24,8 +28,12 @@ func revision(kind string, object map[string]any) string {
 			"metadata": map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]},
 			"spec":     object["spec"],
 		}
-	case "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "StatefulSet", "Job":
+	case "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "StatefulSet":
 		authored = spec["template"]
+	case "Job":
+		authored = unchangeable(spec)
+	case "CronJob":
+		authored = spec["jobTemplate"]
 	default:
 		return ""
 	}
@@ -34,6 +42,22 @@ func revision(kind string, object map[string]any) string {
 		return "" // cannot be: it was JSON
 	}
 	return api.SafeHash(revisionForm+string(data), 10)
+}
+
+// unchangeable is what Kubernetes lets nobody change in a Job: another one is
+// another Job. An Indexed Job may grow and shrink, where it does all its work at
+// a time. Source: Kubernetes, "Jobs: Elastic Indexed Jobs", and the validation of
+// updates.
+func unchangeable(spec map[string]any) map[string]any {
+	out := map[string]any{}
+	for _, field := range []string{"template", "completions", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "successPolicy"} {
+		out[field] = spec[field]
+	}
+	completions, parallelism := spec["completions"], spec["parallelism"]
+	if spec["completionMode"] == string(batchv1.IndexedCompletion) && completions != nil && fmt.Sprint(completions) == fmt.Sprint(parallelism) {
+		delete(out, "completions")
+	}
+	return out
 }
 
 func withoutNulls(value any) any {

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,22 @@ func TestKinds(t *testing.T) {
 		}
 		if named := Named(strings.ToUpper(k.GroupVersionKind.Kind)); len(named) != 1 {
 			t.Errorf("%d kinds are named %s", len(named), k.GroupVersionKind.Kind)
+		}
+	}
+}
+
+// The host names of an Indexed run's pods must not be too long; an API server
+// would notice when the run begins.
+func TestLongNamesOfIndexedCronJobs(t *testing.T) {
+	text := "metadata: {name: %s}\nspec: {schedule: '@daily', jobTemplate: {spec: {completions: %d, completionMode: %s, template: {spec: {restartPolicy: Never, containers: [{name: c, image: x}]}}}}}"
+	gvk := schema.GroupVersionKind{Group: "batch", Version: "v1", Kind: "CronJob"}
+	for _, test := range []struct {
+		length, completions int
+		mode                string
+		good                bool
+	}{{52, 10, "Indexed", true}, {52, 11, "Indexed", false}, {52, 11, "NonIndexed", true}, {40, 100000, "Indexed", true}} {
+		if got := decodeYAML(t, gvk, fmt.Sprintf(text, strings.Repeat("a", test.length), test.completions, test.mode)); (len(got) == 0) != test.good {
+			t.Errorf("a name of %d characters, %d completions, %s: %v", test.length, test.completions, test.mode, got)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/apps"
@@ -113,9 +114,25 @@ func workload(object runtime.Object) field.ErrorList {
 			RequirePrefixedLabels: true,
 		})
 	case *batch.CronJob:
-		return batchvalidation.ValidateCronJobCreate(o, template(&o.Spec.JobTemplate.Spec.Template))
+		return append(batchvalidation.ValidateCronJobCreate(o, template(&o.Spec.JobTemplate.Spec.Template)), hostNames(o)...)
 	}
 	return nil
+}
+
+// hostNames refuses a CronJob whose runs an API server would refuse: the pods of
+// an Indexed Job have its name and their index as their host names.
+func hostNames(o *batch.CronJob) field.ErrorList {
+	spec := &o.Spec.JobTemplate.Spec
+	if spec.CompletionMode == nil || *spec.CompletionMode != batch.IndexedCompletion || spec.Completions == nil || *spec.Completions <= 0 {
+		return nil
+	}
+	const minutes = "29012345" // the time of a run, as it is in its name
+	var out field.ErrorList
+	name := fmt.Sprintf("%s-%s-%d", o.Name, minutes, *spec.Completions-1)
+	for _, problem := range validation.IsDNS1123Label(name) {
+		out = append(out, field.Invalid(field.NewPath("metadata", "name"), o.Name, "host names of its pods, such as "+name+": "+problem))
+	}
+	return out
 }
 
 func other(object runtime.Object) field.ErrorList {
