@@ -1,9 +1,12 @@
 package scheduler
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shoal-dev/shoal/api"
 )
@@ -65,4 +68,42 @@ func BenchmarkScheduleFirst(b *testing.B) {
 	for b.Loop() {
 		Schedule(snapshot, board, m.facts, m.authority(), m.now)
 	}
+}
+
+// BenchmarkScheduleJobs is a pass over 1,000 Jobs that are over and 1,000
+// CronJobs with four runs each, while nothing happens.
+func BenchmarkScheduleJobs(b *testing.B) {
+	m := newModel()
+	for i := range 50 {
+		m.addNode(fmt.Sprintf("n%02d", i), 64, 500, "")
+	}
+	for i := range 1000 {
+		m.commitSpec(spec{kind: "Job", name: fmt.Sprintf("job-%d", i), revision: "a", more: map[string]string{"completions": "2", "parallelism": "2"}})
+		m.commitSpec(spec{kind: "CronJob", name: fmt.Sprintf("cron-%d", i), revision: "a", more: map[string]string{"schedule": "0_*_*_*_*", "keep": "4", "zone": "Europe/Berlin"}})
+	}
+	for range 5 {
+		for range 2 {
+			m.schedule()
+			m.obey()
+			for instance, s := range m.states {
+				s.Phase = corev1.PodSucceeded
+				m.states[instance] = s
+			}
+		}
+		m.schedule()
+		m.now = m.now.Add(time.Hour)
+	}
+	m.schedule()
+	m.now = m.now.Add(time.Minute)
+	snapshot, board := m.snapshot(), m.board()
+	raw, err := json.Marshal(m.facts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if d := Schedule(snapshot, board, m.facts, m.authority(), m.now); len(d.Set.Pods) < 5000 {
+			b.Fatalf("%d pods", len(d.Set.Pods))
+		}
+	}
+	b.ReportMetric(float64(len(raw))/5000, "facts-bytes/run")
 }

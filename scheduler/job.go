@@ -82,7 +82,7 @@ func decideJob(w *workload, spec batchv1.JobSpec, pods []*pod, in *input) change
 		run = begin(w.current(), mine, in)
 	}
 	r := newRunner(w, spec, run, in, &c)
-	r.held = run.Started.IsZero() && run.Switched.IsZero() && (r.leftovers() || in.endingOf(w.id))
+	r.held = run.Started.IsZero() && run.Switched.IsZero() && (r.leftovers() || len(in.ending[w.id]) > 0)
 	r.decide(mine)
 	c.job = &r.run
 	return c
@@ -98,16 +98,6 @@ func begin(t template, pods []*pod, in *input) api.JobRun {
 		}
 	}
 	return run
-}
-
-// endingOf reports whether any pod of a workload was told to go and may still run.
-func (in *input) endingOf(workload api.Identity) bool {
-	for id := range in.ending {
-		if id.Workload() == workload {
-			return true
-		}
-	}
-	return false
 }
 
 // leftovers reports whether pods that were told to go, by this decision or by an

@@ -57,9 +57,9 @@ func newRunner(w *workload, spec batchv1.JobSpec, run api.JobRun, in *input, c *
 		r.run.Latest = in.calendar
 	}
 	r.done, r.givenUp = parseIndexes(run.Done, r.limit()), parseIndexes(run.GivenUp, r.limit())
-	for id, n := range in.ending {
-		if slot, ok := api.ParseJobSlot(id.Slot); ok && id.Workload() == w.id && slot.Minute == r.minute {
-			r.ending[id.Slot] += n
+	for slot, n := range in.ending[w.id] {
+		if parsed, ok := api.ParseJobSlot(slot); ok && parsed.Minute == r.minute {
+			r.ending[slot] += n
 		}
 	}
 	return r

@@ -40,15 +40,15 @@ type input struct {
 	// still be running, also on a node that is lost.
 	blocked map[api.Identity]bool
 	// ending counts the pods that were told to stop and may still be running, by
-	// full identity, but for those on nodes that are gone.
-	ending map[api.Identity]int
+	// workload and slot, but for those on nodes that are gone.
+	ending map[api.Identity]map[string]int
 }
 
 func newInput(board api.Board, facts api.Facts, authority Authority, now time.Time) *input {
 	in := &input{
 		board: board, facts: facts, authority: authority, now: now, calendar: now, nodes: newNodes(board), index: map[string]int{},
 		health: healthByName(board), going: map[api.Identity]int{}, goingSlot: map[api.Identity]int{}, blocked: map[api.Identity]bool{},
-		ending: map[api.Identity]int{},
+		ending: map[api.Identity]map[string]int{},
 	}
 	for i := range in.nodes {
 		in.index[in.nodes[i].info.Name] = i
@@ -145,17 +145,21 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	return d
 }
 
-// withEnded adds the pods that have ended to those that run: they occupy nothing
-// and are nowhere in the way.
+// withEnded adds the pods that have ended to those that run, which are sorted:
+// they occupy nothing and are nowhere in the way.
 func withEnded(assigned []api.Assignment, over []*pod) []api.Assignment {
 	if len(over) == 0 {
 		return assigned
 	}
+	slices.SortFunc(over, func(a, b *pod) int { return a.Compare(b.Pod) })
+	out := make([]api.Assignment, 0, len(assigned)+len(over))
 	for _, p := range over {
-		assigned = append(assigned, p.assignment())
+		for len(assigned) > 0 && assigned[0].Pod.Compare(p.Pod) < 0 {
+			out, assigned = append(out, assigned[0]), assigned[1:]
+		}
+		out = append(out, p.assignment())
 	}
-	slices.SortFunc(assigned, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
-	return assigned
+	return append(out, assigned...)
 }
 
 // A round collects what is decided about all workloads.
@@ -352,7 +356,10 @@ func (in *input) count(r api.Removal, there bool) {
 	}
 	in.blocked[id] = true
 	if r.Assignment.Ended == "" {
-		in.ending[id]++
+		if in.ending[id.Workload()] == nil {
+			in.ending[id.Workload()] = map[string]int{}
+		}
+		in.ending[id.Workload()][id.Slot]++
 	}
 	if there {
 		in.going[id.Workload()]++
