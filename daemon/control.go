@@ -342,13 +342,13 @@ func (c *control) publishView(snapshot api.Snapshot, board api.Board, company fl
 	}
 	replaced := map[api.Identity]bool{}
 	for _, a := range board.Assigned.Pods {
-		if !board.HealthOf(a.Node).Gone() {
+		if a.Ended == "" && !board.HealthOf(a.Node).Gone() {
 			replaced[a.Pod.Identity] = true
 		}
 	}
 	for _, a := range board.Assigned.Pods {
 		p := c.podView(a, states, false)
-		if health := board.HealthOf(a.Node); health.Gone() {
+		if health := board.HealthOf(a.Node); health.Gone() && a.Ended == "" {
 			p.lose(health, replaced[a.Pod.Identity])
 		}
 		v.pods = append(v.pods, p)

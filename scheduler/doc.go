@@ -27,6 +27,10 @@
 //     known to be gone. A leader without a quorum leaves exclusive pods alone.
 //   - A storm brake limits how many pods are started in the place of lost ones.
 //
+// What a Job or a CronJob has done outlives its pods (job.go, cronjob.go): it is
+// kept in the facts, and each end of a pod is counted there once. Only their
+// clock can be stopped, for plans.
+//
 // Three rules hold throughout. What is not known removes nothing: neither an
 // unknown desire, nor a node that is lost or has not reported. What runs stays
 // where it runs, unless its node is drained. A second call with the result of

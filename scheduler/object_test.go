@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shoal-dev/shoal/api"
@@ -51,6 +53,60 @@ func TestPodObject(t *testing.T) {
 	d, _ := api.Get[*appsv1.Deployment](m.snapshot(), "apps", "Deployment", "ns", "web")
 	if d.Spec.Template.Labels["app"] != "web" {
 		t.Error("a pod's labels were shared with its template")
+	}
+}
+
+// TestJobObjects: pods of Jobs and the Jobs of a CronJob carry what Kubernetes'
+// controllers give them, and find each other by it.
+func TestJobObjects(t *testing.T) {
+	m := newModel()
+	m.addNode("n1", 4, 110, "")
+	m.commitSpec(spec{kind: "Job", name: "map", revision: "a", more: map[string]string{"completions": "2", "mode": "Indexed"}})
+	m.commitSpec(spec{kind: "CronJob", name: "tick", revision: "a", more: map[string]string{"schedule": "0_*_*_*_*", "zone": "Asia/Tokyo"}})
+	m.schedule()
+	m.now = m.now.Add(time.Hour)
+	m.schedule()
+	jobs := map[string]*batchv1.Job{}
+	for _, o := range Workloads("fleet", m.snapshot(), func(string, api.Commit) api.Snapshot { return api.Snapshot{} }, m.board(), m.facts, m.now) {
+		if job, ok := o.(*batchv1.Job); ok {
+			jobs[job.Name] = job
+		}
+	}
+	run := jobs["tick-29454540"]
+	if run == nil || run.OwnerReferences[0].Kind != "CronJob" || run.OwnerReferences[0].Name != "tick" || run.Annotations[batchv1.CronJobScheduledTimestampAnnotation] != "2026-01-01T22:00:00+09:00" {
+		t.Fatalf("the run of the CronJob is %+v", run)
+	}
+	for _, a := range m.set.Pods {
+		p, err := PodObject("fleet", m.snapshot(), a.Pod, a.Node, a.Created)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job := jobs[p.OwnerReferences[0].Name]
+		if job == nil || p.OwnerReferences[0].Kind != "Job" || p.OwnerReferences[0].UID != job.UID {
+			t.Fatalf("%s is owned by %+v", a.Pod, p.OwnerReferences)
+		}
+		for key, value := range job.Spec.Selector.MatchLabels {
+			if p.Labels[key] != value || job.Spec.Template.Labels[key] != value {
+				t.Errorf("%s has the labels %v, its Job selects %v", a.Pod, p.Labels, job.Spec.Selector)
+			}
+		}
+		if a.Pod.Kind != "Job" {
+			if p.Labels["job-name"] != "tick-29454540" || p.Spec.Hostname != "" || len(p.Spec.Containers[0].Env) > 0 {
+				t.Errorf("%s became %+v", a.Pod, p)
+			}
+			continue
+		}
+		index := a.Pod.Slot
+		env := p.Spec.Containers[0].Env
+		if p.Spec.Hostname != "map-"+index || p.Labels[batchv1.JobCompletionIndexAnnotation] != index || p.Annotations[batchv1.JobCompletionIndexAnnotation] != index ||
+			!strings.HasPrefix(p.Name, "map-"+index+"-") || len(env) != 1 || env[0].Name != indexVariable ||
+			env[0].ValueFrom.FieldRef.FieldPath != "metadata.labels['batch.kubernetes.io/job-completion-index']" {
+			t.Errorf("%s became %+v", a.Pod, p)
+		}
+	}
+	job, _ := api.Get[*batchv1.Job](m.snapshot(), "batch", "Job", "ns", "map")
+	if len(job.Spec.Template.Spec.Containers[0].Env) > 0 || len(job.Spec.Template.Labels) != 1 || job.Spec.Selector != nil {
+		t.Errorf("the Job of the snapshot was written to: %+v", job.Spec)
 	}
 }
 
