@@ -5,6 +5,7 @@ package onenode
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -53,7 +54,12 @@ spec:
   template:
     spec:
       restartPolicy: Never
-      containers: [{name: c, image: busybox, command: [sh, -c, "echo no use; exit 9"]}]
+      containers:
+      - name: c
+        image: busybox
+        command: [sh, -c, "echo no use; echo tried >> /desk/hopeless; exit 9"]
+        volumeMounts: [{name: desk, mountPath: /desk}]
+      volumes: [{name: desk, hostPath: {path: %s, type: Directory}}]
 `
 
 // TestJobs runs a Job of three parts of which one fails once, one that fails, and
@@ -67,7 +73,7 @@ func TestJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRepo(t)
-	r.write(map[string]string{"jobs.yaml": fmt.Sprintf(jobsYAML, desk)})
+	r.write(map[string]string{"jobs.yaml": fmt.Sprintf(jobsYAML, desk, desk)})
 	commit := r.commit("jobs")
 	m.start(r.dir)
 	m.must("wait", "--for=condition=Complete", "job/parts", "--timeout=60s")
@@ -109,6 +115,38 @@ func TestJobs(t *testing.T) {
 		return err == nil && after == before, after
 	})
 	m.shows(t, []shown{{"get jobs", []string{`^parts +Complete +3/3`}}, {"logs job/hopeless", []string{`^no use$`}}})
+
+	// Somebody tidies up in containerd while the daemon is down.
+	m.stop(syscall.SIGKILL)
+	m.removeContainers("hopeless")
+	m.restart()
+	m.eventually(30*time.Second, "the pod is known to have failed, though nothing is left of it", func() (bool, string) {
+		out, err := m.kubectl("get", "pods", "-l", "batch.kubernetes.io/job-name=hopeless", "--no-headers")
+		return err == nil && strings.Contains(out, "ContainerStatusUnknown"), out
+	})
+	m.shows(t, []shown{{"get jobs", []string{`^hopeless +Failed +0/1`}}})
+	if tried, _ := os.ReadFile(filepath.Join(desk, "hopeless")); string(tried) != "tried\n" {
+		t.Errorf("the Job that failed ran again: %q", tried)
+	}
+}
+
+// removeContainers removes the containers of pods whose name begins with prefix
+// from containerd, which knows nothing of them any more.
+func (m *machine) removeContainers(prefix string) {
+	m.t.Helper()
+	ctr := func(args ...string) string {
+		out, err := exec.Command("ctr", append([]string{"-a", m.containerd.Address, "-n", m.namespace}, args...)...).CombinedOutput()
+		if err != nil {
+			m.t.Fatalf("ctr %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	for id := range strings.FieldsSeq(ctr("containers", "ls", "-q", `labels."fleet.shoal.dev/pod"~=^`+prefix)) {
+		if strings.Contains(ctr("tasks", "ls", "-q"), id) {
+			ctr("tasks", "rm", "-f", id)
+		}
+		ctr("containers", "rm", id)
+	}
 }
 
 // shown is a command of kubectl with regular expressions, each of which must
