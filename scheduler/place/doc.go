@@ -1,0 +1,2 @@
+// Package place gives nodes to pods.
+package place

@@ -1,0 +1,312 @@
+package place
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Running is a booked pod that may be evicted.
+type Running struct {
+	ID       string // unique in the fleet
+	Node     string
+	Template *Template
+	Priority int32
+	Started  time.Time
+}
+
+// A Budget is how many pods a PodDisruptionBudget lets go now.
+type Budget struct {
+	Namespace string
+	Selector  *metav1.LabelSelector // nil selects no pod, an empty one all of the namespace
+	Allowed   int32
+}
+
+// An Eviction makes room for one pod on a node.
+type Eviction struct {
+	Node       string
+	Victims    []Running // the most important first; none when there is room already
+	Violations int       // of them, how many no budget lets go
+}
+
+type budget struct {
+	namespace string
+	selector  labels.Selector
+	allowed   int32
+}
+
+// SetEvictable says which of the booked pods may be evicted, and within which
+// budgets. It replaces what was said before. A later Release of one of them must
+// be followed by another call, unless Evict releases it. An error names the pod
+// that is not booked, or the budget that cannot be read.
+func (f *Fleet) SetEvictable(running []Running, budgets []Budget) error {
+	list := make([]budget, len(budgets))
+	for k, b := range budgets {
+		selector, err := metav1.LabelSelectorAsSelector(b.Selector)
+		if err != nil {
+			return fmt.Errorf("read the selector of budget %d in namespace %s: %w", k, b.Namespace, err)
+		}
+		list[k] = budget{b.Namespace, selector, b.Allowed}
+	}
+	byNode := make([][]Running, len(f.nodes))
+	listed := map[groupNode]int32{}
+	for _, r := range running {
+		i, known := f.index[r.Node]
+		if !known || r.Template == nil {
+			return fmt.Errorf("list evictable pods: %s is not booked on %q", r.ID, r.Node)
+		}
+		g := f.group(r.Template)
+		at := groupNode{g, i}
+		listed[at]++
+		if s := f.nodes[i].slot(g); s < 0 || g.slots[s].count < listed[at] {
+			return fmt.Errorf("list evictable pods: %s is not booked on %q", r.ID, r.Node)
+		}
+		byNode[i] = append(byNode[i], r)
+	}
+	for i := range byNode {
+		slices.SortFunc(byNode[i], moreImportant)
+	}
+	f.evictable, f.budgets = byNode, list
+	return nil
+}
+
+type groupNode struct {
+	group *group
+	node  int32
+}
+
+// moreImportant orders pods by priority, then the longest running first.
+func moreImportant(a, b Running) int {
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Started.Compare(b.Started), strings.Compare(a.ID, b.ID))
+}
+
+// Preempt finds the node on which one pod fits when pods of strictly lower
+// priority go, and the fewest of them that must: those that a budget keeps are
+// spared first, then the most important. Of several nodes it prefers the one
+// with the fewest violated budgets, then that whose most important victim is the
+// least important, then the lowest sum of priorities, the fewest victims, and
+// the one whose most important victims started last. It changes nothing. The
+// reason says why there is no such node; "" when there is one.
+// Source: Kubernetes, "Pod Priority and Preemption", and kube-scheduler's
+// DefaultPreemption.
+func (f *Fleet) Preempt(d Demand) (Eviction, string) {
+	if reason := f.refuse(d); reason != "" {
+		return Eviction{}, reason
+	}
+	if d.Template.never {
+		return Eviction{}, neverPreempts
+	}
+	p := preemption{run: f.start(d), stakes: map[*group]*stake{}, kept: map[*group][]int32{}, used: make([]int32, len(f.budgets))}
+	defer f.spend(p.run)
+	var best *plan
+	count := map[string]int{}
+	for i := range int32(len(f.nodes)) {
+		if p.spent() {
+			count[notLookedAt] += len(f.nodes) - int(i)
+			break
+		}
+		found, reasons := p.try(i)
+		if found != nil && (best == nil || found.compare(best) < 0) {
+			best = found
+		}
+		for _, reason := range reasons {
+			count[reason]++
+		}
+	}
+	if best == nil {
+		return Eviction{}, "preemption: " + tally(len(f.nodes), count)
+	}
+	return Eviction{Node: f.nodes[best.node].object.Name, Victims: best.victims, Violations: best.violations}, ""
+}
+
+// Evict releases the victims of an eviction, and charges the budgets for them.
+// What they made room for must be booked by the caller.
+func (f *Fleet) Evict(e Eviction) {
+	i, known := f.index[e.Node]
+	if !known || f.evictable == nil {
+		return
+	}
+	for _, v := range e.Victims {
+		at := slices.IndexFunc(f.evictable[i], func(r Running) bool { return r.ID == v.ID })
+		if at < 0 {
+			continue
+		}
+		f.evictable[i] = slices.Delete(slices.Clone(f.evictable[i]), at, at+1)
+		f.Release(v.Template, e.Node, 1)
+		for b := range f.budgets {
+			if f.budgets[b].keeps(v.Template) {
+				f.budgets[b].allowed--
+			}
+		}
+	}
+}
+
+func (b *budget) keeps(t *Template) bool {
+	return b.namespace == t.record.Namespace && b.selector.Matches(t.labels)
+}
+
+// A preemption is the search for a node. While it tries one, it takes the
+// victims from the fleet, and gives them back.
+type preemption struct {
+	*run
+	stakes map[*group]*stake
+	kept   map[*group][]int32 // the budgets that a group's pods are counted in
+	used   []int32            // by budget
+}
+
+// A plan is the victims on one node.
+type plan struct {
+	node       int32
+	victims    []Running
+	violations int
+	highest    int64
+	sum        int64
+	started    time.Time // of the first of the most important
+}
+
+func (p *plan) compare(other *plan) int {
+	return cmp.Or(
+		cmp.Compare(p.violations, other.violations),
+		cmp.Compare(p.highest, other.highest),
+		cmp.Compare(p.sum, other.sum),
+		cmp.Compare(len(p.victims), len(other.victims)),
+		other.started.Compare(p.started),
+	)
+}
+
+// try returns the victims on a node, or why there are none that would help.
+func (p *preemption) try(i int32) (*plan, []string) {
+	p.steps++
+	if p.still(i) != fits {
+		return nil, []string{notHelpful}
+	}
+	switch o := p.moving(i); {
+	case o == fits:
+		return p.weigh(i, nil, 0), nil
+	case !o.helped():
+		return nil, []string{notHelpful}
+	}
+	lower := p.lower(i)
+	if len(lower) == 0 {
+		return nil, []string{noVictims}
+	}
+	p.steps += 4 * int64(len(lower))
+	for _, v := range lower {
+		p.shift(v, i, -1)
+	}
+	if p.moving(i) != fits {
+		reasons := p.refusals(i)
+		for _, v := range lower {
+			p.shift(v, i, 1)
+		}
+		return nil, reasons
+	}
+	kept, free := p.violating(lower)
+	victims, violations := p.spare(i, kept), 0
+	violations = len(victims)
+	victims = append(victims, p.spare(i, free)...)
+	slices.SortFunc(victims, moreImportant)
+	for _, v := range victims {
+		p.shift(v, i, 1)
+	}
+	return p.weigh(i, victims, violations), nil
+}
+
+// lower lists the pods on a node that are strictly less important.
+func (p *preemption) lower(i int32) []Running {
+	if p.f.evictable == nil {
+		return nil
+	}
+	all := p.f.evictable[i]
+	from, _ := slices.BinarySearchFunc(all, p.t.record.Priority, func(r Running, than int32) int {
+		if r.Priority < than {
+			return 1
+		}
+		return -1
+	})
+	return all[from:]
+}
+
+// shift takes a pod from its node, or gives it back.
+func (p *preemption) shift(v Running, i, count int32) {
+	g := p.f.group(v.Template)
+	s := p.stakes[g]
+	if s == nil {
+		made := p.stakeOf(v.Template)
+		s = &made
+		p.stakes[g] = s
+	}
+	p.f.occupy(g, i, count)
+	p.rules.add(s, i, count, nil)
+}
+
+// violating tells pods that a budget would keep, if all went, from the others.
+func (p *preemption) violating(pods []Running) (kept, free []Running) {
+	for _, v := range pods {
+		violates := false
+		for _, b := range p.budgetsOf(v.Template) {
+			p.used[b]++
+			violates = violates || p.used[b] > p.f.budgets[b].allowed
+		}
+		if violates {
+			kept = append(kept, v)
+		} else {
+			free = append(free, v)
+		}
+	}
+	for _, v := range pods {
+		for _, b := range p.budgetsOf(v.Template) {
+			p.used[b] = 0
+		}
+	}
+	return kept, free
+}
+
+func (p *preemption) budgetsOf(t *Template) []int32 {
+	g := p.f.group(t)
+	list, known := p.kept[g]
+	if !known {
+		for b := range p.f.budgets {
+			if p.f.budgets[b].keeps(t) {
+				list = append(list, int32(b))
+			}
+		}
+		p.kept[g] = list
+	}
+	return list
+}
+
+// spare gives back each pod that there is room for beside the new one, and
+// returns the others.
+func (p *preemption) spare(i int32, pods []Running) []Running {
+	var victims []Running
+	for _, v := range pods {
+		p.shift(v, i, 1)
+		if p.moving(i) != fits {
+			p.shift(v, i, -1)
+			victims = append(victims, v)
+		}
+	}
+	return victims
+}
+
+func (p *preemption) weigh(i int32, victims []Running, violations int) *plan {
+	w := &plan{node: i, victims: victims, violations: violations, highest: math.MinInt64}
+	for _, v := range victims {
+		priority := int64(v.Priority)
+		w.sum += priority - math.MinInt32 // above zero, so that every victim counts
+		if priority > w.highest {
+			w.highest, w.started = priority, v.Started
+		}
+		if priority == w.highest && v.Started.Before(w.started) {
+			w.started = v.Started
+		}
+	}
+	return w
+}

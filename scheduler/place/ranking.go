@@ -1,0 +1,290 @@
+package place
+
+import "math"
+
+// A ranking is the order in which a run would take the nodes, and what it
+// follows from. Taking one changes only what depends on it.
+type ranking struct {
+	*run
+	can []bool // nodes that can be had as far as nothing that runs matters
+	had []bool // nodes that can be had now
+
+	asked    [2]int64 // CPU and memory that the pod requests
+	images   []int32  // by node; nil when no node has any
+	used     []int32  // by node: the score of its usage
+	disliked []int32  // by node: taints to be avoided; nil when there are none
+	wanted   []int32  // by node: weights of preferred node affinity; nil for none
+	pulls    []pull
+	pulled   []int64 // by node; nil for none
+	high     ranges
+	changed  bool // some nodes can be had that could not, or the other way round
+
+	spreads bool    // by default, over nodes and zones
+	mates   []int32 // by node: pods of the workload
+	soft    []softSpread
+	off     []bool  // by node: it lacks the label of a soft constraint
+	even    []int64 // by node: the score of soft constraints
+	round   int32
+
+	shifting bool // every placement changes the scores of many nodes
+	queue    queue
+}
+
+// ranges are what scores are measured against: the extremes of the nodes that
+// can be had.
+type ranges struct {
+	disliked, wanted    int32
+	leastPull, mostPull int64
+}
+
+func (r *run) rank() *ranking {
+	n := len(r.f.nodes)
+	k := &ranking{run: r, can: make([]bool, n), had: make([]bool, n), used: make([]int32, n)}
+	for _, q := range r.t.requests {
+		switch q.name {
+		case fixedResources[cpu]:
+			k.asked[cpu] = q.amount
+		case fixedResources[memory]:
+			k.asked[memory] = q.amount
+		}
+	}
+	k.images = k.imageScores()
+	k.rankSpread()
+	k.rankPulls()
+	k.rankNodes()
+	k.high = k.measure()
+	if !k.shifting {
+		k.rekey()
+	}
+	return k
+}
+
+// rankSpread prepares what spreads the pods: soft constraints, or what stands in
+// for them.
+func (k *ranking) rankSpread() {
+	k.spreads = k.t.bare && k.t.record.Workload.Owner != ""
+	var lanes *topology
+	if k.spreads {
+		lanes = k.f.zones()
+	}
+	k.queue = newQueue(k.f.layout(lanes), len(k.f.nodes))
+	if k.spreads {
+		k.mates = make([]int32, len(k.f.nodes))
+		for _, g := range k.f.byWorkload[k.t.record.Workload] {
+			for _, s := range g.slots {
+				k.mates[s.node] += s.count
+				k.queue.sink[k.queue.lane[s.node]] += perZone * int64(s.count)
+			}
+		}
+	}
+	k.soft = k.softSpreads()
+	if len(k.soft) == 0 {
+		return
+	}
+	k.shifting = true
+	k.off, k.even = make([]bool, len(k.f.nodes)), make([]int64, len(k.f.nodes))
+	for i := range k.off {
+		k.off[i] = k.unspread(int32(i))
+	}
+}
+
+func (k *ranking) rankPulls() {
+	k.pulls = k.run.pulls()
+	for p := range k.pulls {
+		k.shifting = k.shifting || k.pulls[p].self != 0
+	}
+	if len(k.pulls) == 0 {
+		return
+	}
+	k.pulled = make([]int64, len(k.f.nodes))
+	for p := range k.pulls {
+		for i, d := range k.pulls[p].topo.of {
+			if d >= 0 {
+				k.pulled[i] += k.pulls[p].by[d]
+			}
+		}
+	}
+}
+
+// rankNodes looks at every node once.
+func (k *ranking) rankNodes() {
+	f := k.f
+	for _, t := range k.g.tolerated {
+		if t.disliked > 0 {
+			k.disliked = make([]int32, len(f.nodes))
+			break
+		}
+	}
+	if k.g.wanted != nil {
+		k.wanted = make([]int32, len(f.nodes))
+	}
+	for n := range f.nodes {
+		i := int32(n)
+		if k.still(i) != fits {
+			continue
+		}
+		k.can[i] = true
+		if k.disliked != nil {
+			k.disliked[i] = k.g.tolerated[f.nodes[i].taints].disliked
+		}
+		if k.wanted != nil {
+			k.wanted[i] = k.g.wanted.of(f, i)
+		}
+		if k.moving(i) == fits {
+			k.had[i] = true
+			k.used[i] = k.usage(i)
+		}
+	}
+	k.steps += 4 * int64(len(f.nodes))
+}
+
+// measure finds the extremes of the nodes that can be had.
+func (k *ranking) measure() ranges {
+	high := ranges{leastPull: math.MaxInt64, mostPull: math.MinInt64}
+	if k.disliked == nil && k.wanted == nil && k.pulled == nil {
+		return high
+	}
+	k.steps += int64(len(k.had))
+	for i, had := range k.had {
+		if !had {
+			continue
+		}
+		if k.disliked != nil {
+			high.disliked = max(high.disliked, k.disliked[i])
+		}
+		if k.wanted != nil {
+			high.wanted = max(high.wanted, k.wanted[i])
+		}
+		if k.pulled != nil {
+			high.leastPull, high.mostPull = min(high.leastPull, k.pulled[i]), max(high.mostPull, k.pulled[i])
+		}
+	}
+	return high
+}
+
+// key is the whole score of a node that can be had.
+func (k *ranking) key(i int32) int64 {
+	points := int64(taintWeight * mostScore)
+	if k.high.disliked > 0 {
+		points -= taintWeight * (mostScore * int64(k.disliked[i]) / int64(k.high.disliked))
+	}
+	if k.high.wanted > 0 {
+		points += nodeWeight * (mostScore * int64(k.wanted[i]) / int64(k.high.wanted))
+	}
+	if k.pulled != nil && k.high.mostPull > k.high.leastPull {
+		points += podWeight * (mostScore * (k.pulled[i] - k.high.leastPull) / (k.high.mostPull - k.high.leastPull))
+	}
+	switch {
+	case k.spreads:
+		return preference*points - perNode*int64(k.mates[i]) + int64(k.used[i])
+	case k.even != nil:
+		points += spreadWeight * k.even[i]
+	}
+	return points + int64(k.used[i])
+}
+
+// rekey works out the keys of all nodes.
+func (k *ranking) rekey() {
+	k.steps += int64(len(k.had))
+	for i, had := range k.had {
+		key := int64(out)
+		if had {
+			key = k.key(int32(i))
+		}
+		k.queue.set(int32(i), key)
+	}
+}
+
+// next returns the best node now, -1 when there is none.
+func (k *ranking) next() int32 {
+	if k.shifting {
+		k.high = k.measure()
+		if k.even != nil {
+			k.scoreSpread()
+		}
+		return k.best()
+	}
+	if k.changed {
+		k.changed = false
+		if high := k.measure(); high != k.high {
+			k.high = high
+			k.rekey()
+		}
+	}
+	return k.queue.top()
+}
+
+// best looks at all nodes.
+func (k *ranking) best() int32 {
+	k.steps += int64(len(k.had))
+	found, height := int32(-1), int64(out)
+	for n, had := range k.had {
+		if !had {
+			continue
+		}
+		i := int32(n)
+		if key := k.key(i) - k.queue.sink[k.queue.lane[i]]; key > height {
+			found, height = i, key
+		}
+	}
+	return found
+}
+
+// take books a replica on a node.
+func (k *ranking) take(i int32) {
+	k.f.book(k.g, i, 1)
+	if k.spreads {
+		k.mates[i]++
+		k.queue.sink[k.queue.lane[i]] += perZone
+	}
+	for s := range k.soft {
+		if soft := &k.soft[s]; soft.self > 0 && soft.eligible[i] {
+			soft.n[soft.topo.of[i]]++
+		}
+	}
+	for p := range k.pulls {
+		if d := k.pulls[p].topo.of[i]; d >= 0 && k.pulls[p].self != 0 {
+			for _, other := range k.pulls[p].topo.members(d) {
+				k.pulled[other] += k.pulls[p].self
+			}
+		}
+	}
+	k.rules.add(&k.rules.own, i, 1, k.touch)
+	k.used[i] = k.usage(i)
+	k.look(i)
+}
+
+// touch looks at the nodes of a domain again, or without a topology at all.
+func (k *ranking) touch(topo *topology, domain int32) {
+	if topo != nil {
+		for _, i := range topo.members(domain) {
+			k.look(i)
+		}
+		return
+	}
+	for i := range k.had {
+		k.look(int32(i))
+	}
+}
+
+// look finds out whether a node can be had now.
+func (k *ranking) look(i int32) {
+	k.steps++
+	if !k.can[i] {
+		return
+	}
+	if had := k.moving(i) == fits; had != k.had[i] {
+		k.had[i], k.changed = had, true
+		if had {
+			k.used[i] = k.usage(i)
+		}
+	}
+	if k.shifting {
+		return
+	}
+	key := int64(out)
+	if k.had[i] {
+		key = k.key(i)
+	}
+	k.queue.set(i, key)
+}

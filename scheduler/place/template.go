@@ -1,0 +1,230 @@
+package place
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/labels"
+	requests "k8s.io/component-helpers/resource"
+
+	"github.com/shoal-dev/shoal/api"
+)
+
+// A Record is what a pod that has a node means to other pods: all that has to
+// be known of it when its spec is not. Identical pods share one. It is a value
+// that travels between nodes, once for each revision of a template in use.
+type Record struct {
+	Namespace string            `json:"namespace"`
+	Workload  api.Identity      `json:"workload,omitzero"` // without a slot; no owner, no spreading by default
+	Labels    map[string]string `json:"labels,omitempty"`
+	Priority  int32             `json:"priority,omitempty"`
+	Requests  Amounts           `json:"requests,omitempty"`
+	// Weighed is what counts in scores: requests of CPU and memory with 100
+	// thousandths and 200 MiB for every container that requests none.
+	Weighed   Amounts        `json:"weighed,omitempty"`
+	HostPorts []api.HostPort `json:"hostPorts,omitempty"`
+	Apart     []Term         `json:"apart,omitempty"`     // required anti-affinity
+	Together  []Term         `json:"together,omitempty"`  // required affinity, which attracts others
+	Preferred []Term         `json:"preferred,omitempty"` // preferred affinity and anti-affinity
+}
+
+// A Template is everything that placing needs to know of identical pods, made
+// ready. It does not change and belongs to no fleet: keep it as long as the
+// revision that it was made from.
+type Template struct {
+	record   Record
+	labels   labels.Set
+	requests []request
+	weighed  [2]int64
+
+	apart, together, preferred []term
+
+	// The rest is not known of a template that was made from a record.
+	known       bool
+	nodeName    string
+	required    nodeTerms
+	wanted      nodeTerms
+	tolerations []corev1.Toleration
+	hard, soft  []constraint
+	bare        bool // it asks for no topology spread of its own
+	images      []string
+	never       bool // it preempts nobody
+}
+
+// A constraint is a topology spread constraint.
+type constraint struct {
+	term
+	maxSkew, minDomains          int32
+	honorsAffinity, honorsTaints bool
+	counts                       bool // false when its selector is empty
+	onNodes                      bool // of a soft one: counts on each node by itself
+}
+
+// Compile makes a template ready to be booked and placed. The workload names
+// the namespace, and the pods that are spread over the nodes by default; one
+// without an owner is not spread. Labels must be those of the pods, with
+// pod-template-hash where a Deployment adds it: matchLabelKeys reads it. The
+// spec must have Kubernetes' defaults. An error names the part that cannot be
+// read.
+func Compile(workload api.Identity, own map[string]string, spec *corev1.PodSpec) (*Template, error) {
+	t, err := newRecord(workload, own, spec).Compile()
+	if err != nil {
+		return nil, err
+	}
+	t.known = true
+	t.nodeName = spec.NodeName
+	t.tolerations = slices.Clone(spec.Tolerations)
+	t.images = imagesOf(spec)
+	t.bare = len(spec.TopologySpreadConstraints) == 0
+	t.never = spec.PreemptionPolicy != nil && *spec.PreemptionPolicy == corev1.PreemptNever
+	if t.required, err = requiredTerms(spec); err != nil {
+		return nil, fmt.Errorf("compile required node affinity: %w", err)
+	}
+	if t.wanted, err = preferredTerms(spec); err != nil {
+		return nil, fmt.Errorf("compile preferred node affinity: %w", err)
+	}
+	for i := range spec.TopologySpreadConstraints {
+		c, err := newConstraint(workload.Namespace, t.labels, &spec.TopologySpreadConstraints[i])
+		if err != nil {
+			return nil, fmt.Errorf("compile topology spread constraint %d: %w", i, err)
+		}
+		if spec.TopologySpreadConstraints[i].WhenUnsatisfiable == corev1.ScheduleAnyway {
+			t.soft = append(t.soft, c)
+		} else {
+			t.hard = append(t.hard, c)
+		}
+	}
+	return t, nil
+}
+
+func newRecord(workload api.Identity, own map[string]string, spec *corev1.PodSpec) Record {
+	pod := &corev1.Pod{Spec: *spec}
+	weighed := requests.PodRequests(pod, requests.PodResourcesOptions{NonMissingContainerRequests: corev1.ResourceList{
+		corev1.ResourceCPU:    *resource.NewMilliQuantity(100, resource.DecimalSI),
+		corev1.ResourceMemory: *resource.NewQuantity(200<<20, resource.BinarySI),
+	}})
+	r := Record{
+		Namespace: workload.Namespace, Workload: workload.Workload(), Labels: maps.Clone(own),
+		Requests:  newAmounts(requests.PodRequests(pod, requests.PodResourcesOptions{})),
+		Weighed:   Amounts{corev1.ResourceCPU: amountOf(corev1.ResourceCPU, weighed[corev1.ResourceCPU]), corev1.ResourceMemory: amountOf(corev1.ResourceMemory, weighed[corev1.ResourceMemory])},
+		HostPorts: hostPorts(spec),
+	}
+	if spec.Priority != nil {
+		r.Priority = *spec.Priority
+	}
+	if spec.Affinity != nil && spec.Affinity.PodAffinity != nil {
+		a := spec.Affinity.PodAffinity
+		for i := range a.RequiredDuringSchedulingIgnoredDuringExecution {
+			r.Together = append(r.Together, newTerm(&a.RequiredDuringSchedulingIgnoredDuringExecution[i], own, 0))
+		}
+		for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
+			w := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
+			r.Preferred = append(r.Preferred, newTerm(&w.PodAffinityTerm, own, w.Weight))
+		}
+	}
+	if spec.Affinity != nil && spec.Affinity.PodAntiAffinity != nil {
+		a := spec.Affinity.PodAntiAffinity
+		for i := range a.RequiredDuringSchedulingIgnoredDuringExecution {
+			r.Apart = append(r.Apart, newTerm(&a.RequiredDuringSchedulingIgnoredDuringExecution[i], own, 0))
+		}
+		for i := range a.PreferredDuringSchedulingIgnoredDuringExecution {
+			w := &a.PreferredDuringSchedulingIgnoredDuringExecution[i]
+			r.Preferred = append(r.Preferred, newTerm(&w.PodAffinityTerm, own, -w.Weight))
+		}
+	}
+	return r
+}
+
+// Compile makes a template that can be booked, released and evicted, but not
+// placed: the record does not say which nodes its pods may have.
+func (r Record) Compile() (*Template, error) {
+	t := &Template{record: r, labels: r.Labels, requests: r.Requests.sorted()}
+	t.weighed = [2]int64{min(max(r.Weighed[corev1.ResourceCPU], 0), most), min(max(r.Weighed[corev1.ResourceMemory], 0), most)}
+	var err error
+	if t.apart, err = compileTerms(r.Namespace, "required pod anti-affinity", r.Apart); err != nil {
+		return nil, err
+	}
+	if t.together, err = compileTerms(r.Namespace, "required pod affinity", r.Together); err != nil {
+		return nil, err
+	}
+	if t.preferred, err = compileTerms(r.Namespace, "preferred pod affinity", r.Preferred); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Record returns what the template's pods mean to others. It shares its slices
+// and maps with the template: read only.
+func (t *Template) Record() Record { return t.record }
+
+// Priority returns the priority of the template's pods.
+func (t *Template) Priority() int32 { return t.record.Priority }
+
+// newConstraint reads a topology spread constraint.
+// Source: Kubernetes, "Pod Topology Spread Constraints": minDomains is 1,
+// nodeAffinityPolicy Honor and nodeTaintsPolicy Ignore when they are not set;
+// keys of matchLabelKeys that the pod has no label for are ignored. That a
+// selector which is empty counts no pods is what kube-scheduler does.
+func newConstraint(namespace string, own labels.Set, from *corev1.TopologySpreadConstraint) (constraint, error) {
+	t, err := compileTerm(namespace, Term{TopologyKey: from.TopologyKey, Selector: withKeys(from.LabelSelector, own, from.MatchLabelKeys, nil)})
+	if err != nil {
+		return constraint{}, err
+	}
+	c := constraint{term: t, maxSkew: from.MaxSkew, minDomains: 1, honorsAffinity: true, counts: !t.selector.Empty()}
+	if from.MinDomains != nil {
+		c.minDomains = *from.MinDomains
+	}
+	if from.NodeAffinityPolicy != nil {
+		c.honorsAffinity = *from.NodeAffinityPolicy == corev1.NodeInclusionPolicyHonor
+	}
+	if from.NodeTaintsPolicy != nil {
+		c.honorsTaints = *from.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor
+	}
+	c.onNodes = from.WhenUnsatisfiable == corev1.ScheduleAnyway && from.TopologyKey == corev1.LabelHostname
+	return c, nil
+}
+
+func hostPorts(spec *corev1.PodSpec) []api.HostPort {
+	var out []api.HostPort
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for _, c := range containers {
+			for _, p := range c.Ports {
+				if p.HostPort > 0 {
+					out = append(out, api.HostPort{Protocol: cmp.Or(p.Protocol, corev1.ProtocolTCP), IP: p.HostIP, Port: p.HostPort})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// imagesOf lists the images that a pod needs, one for each container and each
+// volume made of one.
+func imagesOf(spec *corev1.PodSpec) []string {
+	var out []string
+	for _, c := range spec.InitContainers {
+		out = append(out, imageName(c.Image))
+	}
+	for _, c := range spec.Containers {
+		out = append(out, imageName(c.Image))
+	}
+	for _, v := range spec.Volumes {
+		if v.Image != nil {
+			out = append(out, imageName(v.Image.Reference))
+		}
+	}
+	return out
+}
+
+// imageName adds the tag that a name without one means.
+func imageName(name string) string {
+	if strings.LastIndexByte(name, ':') <= strings.LastIndexByte(name, '/') {
+		return name + ":latest"
+	}
+	return name
+}
