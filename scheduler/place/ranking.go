@@ -6,8 +6,8 @@ import "math"
 // follows from. Taking one changes only what depends on it.
 type ranking struct {
 	*run
-	can []bool // nodes that can be had as far as nothing that runs matters
-	had []bool // nodes that can be had now
+	room []bool // nodes that are for the pod and have what it takes
+	had  []bool // of those, the ones that no rule keeps it from
 
 	asked    [2]int64 // CPU and memory that the pod requests
 	images   []int32  // by node; nil when no node has any
@@ -16,6 +16,7 @@ type ranking struct {
 	wanted   []int32  // by node: weights of preferred node affinity; nil for none
 	pulls    []pull
 	pulled   []int64 // by node; nil for none
+	repelled bool    // its replicas attract or repel each other
 	high     ranges
 	changed  bool // some nodes can be had that could not, or the other way round
 
@@ -23,8 +24,10 @@ type ranking struct {
 	mates   []int32 // by node: pods of the workload
 	soft    []softSpread
 	off     []bool  // by node: it lacks the label of a soft constraint
-	even    []int64 // by node: the score of soft constraints
+	crowd   []int64 // by node: how many pods soft constraints count, weighed
 	round   int32
+
+	leastCrowd, mostCrowd int64 // of the nodes that can be had
 
 	shifting bool // every placement changes the scores of many nodes
 	queue    queue
@@ -39,7 +42,7 @@ type ranges struct {
 
 func (r *run) rank() *ranking {
 	n := len(r.f.nodes)
-	k := &ranking{run: r, can: make([]bool, n), had: make([]bool, n), used: make([]int32, n)}
+	k := &ranking{run: r, room: make([]bool, n), had: make([]bool, n), changed: true, used: make([]int32, n)}
 	for _, q := range r.t.requests {
 		switch q.name {
 		case fixedResources[cpu]:
@@ -53,9 +56,7 @@ func (r *run) rank() *ranking {
 	k.rankPulls()
 	k.rankNodes()
 	k.high = k.measure()
-	if !k.shifting {
-		k.rekey()
-	}
+	k.rekey()
 	return k
 }
 
@@ -82,7 +83,7 @@ func (k *ranking) rankSpread() {
 		return
 	}
 	k.shifting = true
-	k.off, k.even = make([]bool, len(k.f.nodes)), make([]int64, len(k.f.nodes))
+	k.off, k.crowd = make([]bool, len(k.f.nodes)), make([]int64, len(k.f.nodes))
 	for i := range k.off {
 		k.off[i] = k.unspread(int32(i))
 	}
@@ -91,8 +92,9 @@ func (k *ranking) rankSpread() {
 func (k *ranking) rankPulls() {
 	k.pulls = k.run.pulls()
 	for p := range k.pulls {
-		k.shifting = k.shifting || k.pulls[p].self != 0
+		k.repelled = k.repelled || k.pulls[p].self != 0
 	}
+	k.shifting = k.shifting || k.repelled
 	if len(k.pulls) == 0 {
 		return
 	}
@@ -123,15 +125,14 @@ func (k *ranking) rankNodes() {
 		if k.still(i) != fits {
 			continue
 		}
-		k.can[i] = true
 		if k.disliked != nil {
 			k.disliked[i] = k.g.tolerated[f.nodes[i].taints].disliked
 		}
 		if k.wanted != nil {
 			k.wanted[i] = k.g.wanted.of(f, i)
 		}
-		if k.moving(i) == fits {
-			k.had[i] = true
+		if k.room[i] = k.lack(i) == fits; k.room[i] {
+			k.had[i] = k.rules.refuse(i) == fits
 			k.used[i] = k.usage(i)
 		}
 	}
@@ -162,7 +163,7 @@ func (k *ranking) measure() ranges {
 	return high
 }
 
-// key is the whole score of a node that can be had.
+// key is the score of a node without that of soft constraints.
 func (k *ranking) key(i int32) int64 {
 	points := int64(taintWeight * mostScore)
 	if k.high.disliked > 0 {
@@ -174,11 +175,8 @@ func (k *ranking) key(i int32) int64 {
 	if k.pulled != nil && k.high.mostPull > k.high.leastPull {
 		points += podWeight * (mostScore * (k.pulled[i] - k.high.leastPull) / (k.high.mostPull - k.high.leastPull))
 	}
-	switch {
-	case k.spreads:
-		return preference*points - perNode*int64(k.mates[i]) + int64(k.used[i])
-	case k.even != nil:
-		points += spreadWeight * k.even[i]
+	if k.spreads {
+		points = preference*points - perNode*int64(k.mates[i])
 	}
 	return points + int64(k.used[i])
 }
@@ -186,30 +184,38 @@ func (k *ranking) key(i int32) int64 {
 // rekey works out the keys of all nodes.
 func (k *ranking) rekey() {
 	k.steps += int64(len(k.had))
-	for i, had := range k.had {
-		key := int64(out)
-		if had {
-			key = k.key(int32(i))
-		}
-		k.queue.set(int32(i), key)
+	for i := range k.had {
+		k.enter(int32(i))
+	}
+}
+
+// enter gives a node its key. While the scores of many nodes change with every
+// placement, the queue keeps no order, only the keys of all nodes with room.
+func (k *ranking) enter(i int32) {
+	switch {
+	case k.shifting && k.room[i]:
+		k.queue.keys[i] = k.key(i)
+	case k.had[i]:
+		k.queue.set(i, k.key(i))
+	default:
+		k.queue.set(i, out)
 	}
 }
 
 // next returns the best node now, -1 when there is none.
 func (k *ranking) next() int32 {
-	if k.shifting {
-		k.high = k.measure()
-		if k.even != nil {
-			k.scoreSpread()
-		}
-		return k.best()
-	}
-	if k.changed {
-		k.changed = false
-		if high := k.measure(); high != k.high {
+	if k.changed || k.repelled {
+		if high := k.measure(); high != k.high || k.repelled {
 			k.high = high
 			k.rekey()
 		}
+	}
+	if k.crowd != nil {
+		k.scoreSpread()
+	}
+	k.changed = false
+	if k.shifting {
+		return k.best()
 	}
 	return k.queue.top()
 }
@@ -223,7 +229,11 @@ func (k *ranking) best() int32 {
 			continue
 		}
 		i := int32(n)
-		if key := k.key(i) - k.queue.sink[k.queue.lane[i]]; key > height {
+		key := k.queue.keys[i] - k.queue.sink[k.queue.lane[i]]
+		if k.crowd != nil {
+			key += spreadWeight * k.evenness(i)
+		}
+		if key > height {
 			found, height = i, key
 		}
 	}
@@ -249,9 +259,12 @@ func (k *ranking) take(i int32) {
 			}
 		}
 	}
+	if k.room[i] = k.lack(i) == fits; k.room[i] {
+		k.used[i] = k.usage(i)
+	}
 	k.rules.add(&k.rules.own, i, 1, k.touch)
-	k.used[i] = k.usage(i)
 	k.look(i)
+	k.enter(i)
 }
 
 // touch looks at the nodes of a domain again, or without a topology at all.
@@ -267,24 +280,13 @@ func (k *ranking) touch(topo *topology, domain int32) {
 	}
 }
 
-// look finds out whether a node can be had now.
+// look finds out whether the rules let a node be had now.
 func (k *ranking) look(i int32) {
 	k.steps++
-	if !k.can[i] {
-		return
-	}
-	if had := k.moving(i) == fits; had != k.had[i] {
+	if had := k.room[i] && k.rules.refuse(i) == fits; had != k.had[i] {
 		k.had[i], k.changed = had, true
-		if had {
-			k.used[i] = k.usage(i)
-		}
 	}
-	if k.shifting {
-		return
+	if !k.shifting {
+		k.enter(i)
 	}
-	key := int64(out)
-	if k.had[i] {
-		key = k.key(i)
-	}
-	k.queue.set(i, key)
 }

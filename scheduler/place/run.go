@@ -177,6 +177,14 @@ func (r *run) still(i int32) obstacle {
 
 // moving says what keeps the pod from a node now; fits for nothing.
 func (r *run) moving(i int32) obstacle {
+	if o := r.lack(i); o != fits {
+		return o
+	}
+	return r.rules.refuse(i)
+}
+
+// lack says what the node has too little of; fits for nothing.
+func (r *run) lack(i int32) obstacle {
 	l := &r.f.loads[i]
 	if l.taken[pods] >= l.all[pods] {
 		return tooManyPods
@@ -189,11 +197,8 @@ func (r *run) moving(i int32) obstacle {
 			return insufficient
 		}
 	}
-	if slices.ContainsFunc(r.t.record.HostPorts, r.f.nodes[i].occupies) {
+	if len(r.t.record.HostPorts) > 0 && slices.ContainsFunc(r.t.record.HostPorts, r.f.nodes[i].occupies) {
 		return portTaken
-	}
-	if o := r.rules.refuse(i); o != fits {
-		return o
 	}
 	if r.careful && r.fills(i) {
 		return reserved

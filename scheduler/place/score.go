@@ -208,18 +208,42 @@ func (k *ranking) unspread(i int32) bool {
 // differ in the last bit from processor to processor.
 const million = 1_000_000
 
-// scoreSpread scores, for the nodes that can be had, how evenly the pods that
-// soft constraints count would be spread.
+// scoreSpread works out, for the nodes that can be had, how many pods soft
+// constraints count there, and the extremes of that.
 // Source: Kubernetes, "Pod Topology Spread Constraints", and
 // kube-scheduler's PodTopologySpread: a domain weighs more the more there are.
 func (k *ranking) scoreSpread() {
+	if k.changed {
+		k.weighDomains()
+	}
+	k.steps += int64(len(k.had))
+	lowest, highest := int64(math.MaxInt64), int64(0)
+	for i, had := range k.had {
+		if !had || k.off[i] {
+			continue
+		}
+		sum := int64(million / 2)
+		for c := range k.soft {
+			s := &k.soft[c]
+			sum += int64(s.n[s.topo.of[i]])*s.weight + int64(s.maxSkew-1)*million
+		}
+		sum /= million
+		k.crowd[i] = sum
+		lowest, highest = min(lowest, sum), max(highest, sum)
+	}
+	k.leastCrowd, k.mostCrowd = lowest, highest
+}
+
+// weighDomains gives each soft constraint the weight that follows from how many
+// domains can be had.
+func (k *ranking) weighDomains() {
 	k.round++
-	k.steps += 3 * int64(len(k.had))
+	k.steps += int64(len(k.had))
 	for c := range k.soft {
 		s := &k.soft[c]
 		domains := 0
-		for i := range k.had {
-			if !k.had[i] || k.off[i] {
+		for i, had := range k.had {
+			if !had || k.off[i] {
 				continue
 			}
 			if d := s.topo.of[i]; s.seen[d] != k.round {
@@ -229,30 +253,17 @@ func (k *ranking) scoreSpread() {
 		}
 		s.weight = int64(math.Round(math.Log(float64(domains+2)) * million))
 	}
-	lowest, highest := int64(math.MaxInt64), int64(0)
-	for i := range k.had {
-		if !k.had[i] || k.off[i] {
-			continue
-		}
-		sum := int64(0)
-		for c := range k.soft {
-			s := &k.soft[c]
-			sum += int64(s.n[s.topo.of[i]])*s.weight + int64(s.maxSkew-1)*million
-		}
-		sum = (sum + million/2) / million
-		k.even[i] = sum
-		lowest, highest = min(lowest, sum), max(highest, sum)
+}
+
+// evenness scores how evenly the counted pods would be spread.
+func (k *ranking) evenness(i int32) int64 {
+	switch {
+	case k.off[i]:
+		return 0
+	case k.mostCrowd == 0:
+		return mostScore
 	}
-	for i := range k.had {
-		switch {
-		case !k.had[i] || k.off[i]:
-			k.even[i] = 0
-		case highest == 0:
-			k.even[i] = mostScore
-		default:
-			k.even[i] = mostScore * (highest + lowest - k.even[i]) / highest
-		}
-	}
+	return mostScore * (k.mostCrowd + k.leastCrowd - k.crowd[i]) / k.mostCrowd
 }
 
 // each is the topology in which every node is a domain, whatever its labels.
