@@ -165,20 +165,35 @@ func (k *ranking) measure() ranges {
 
 // key is the score of a node without that of soft constraints.
 func (k *ranking) key(i int32) int64 {
-	points := int64(taintWeight * mostScore)
-	if k.high.disliked > 0 {
-		points -= taintWeight * (mostScore * int64(k.disliked[i]) / int64(k.high.disliked))
-	}
-	if k.high.wanted > 0 {
-		points += nodeWeight * (mostScore * int64(k.wanted[i]) / int64(k.high.wanted))
-	}
-	if k.pulled != nil && k.high.mostPull > k.high.leastPull {
-		points += podWeight * (mostScore * (k.pulled[i] - k.high.leastPull) / (k.high.mostPull - k.high.leastPull))
-	}
+	points := taintWeight*k.clean(i) + nodeWeight*k.suits(i) + podWeight*k.draws(i)
 	if k.spreads {
 		points = preference*points - perNode*int64(k.mates[i])
 	}
 	return points + int64(k.used[i])
+}
+
+// clean scores the taints that the pod had better avoid: none is best.
+func (k *ranking) clean(i int32) int64 {
+	if k.high.disliked == 0 {
+		return mostScore
+	}
+	return mostScore - mostScore*int64(k.disliked[i])/int64(k.high.disliked)
+}
+
+// suits scores the preferred node affinity.
+func (k *ranking) suits(i int32) int64 {
+	if k.high.wanted == 0 {
+		return 0
+	}
+	return mostScore * int64(k.wanted[i]) / int64(k.high.wanted)
+}
+
+// draws scores the preferred inter-pod affinity.
+func (k *ranking) draws(i int32) int64 {
+	if k.pulled == nil || k.high.mostPull <= k.high.leastPull {
+		return 0
+	}
+	return mostScore * (k.pulled[i] - k.high.leastPull) / (k.high.mostPull - k.high.leastPull)
 }
 
 // rekey works out the keys of all nodes.

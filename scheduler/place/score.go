@@ -26,34 +26,41 @@ const (
 	preference = 90           // each point that the pod's author gives or takes
 )
 
-// usage scores what a node would be used like with one more pod: how much of it
-// would be left, how much better its CPU and memory would be balanced, and what
-// it has of the images.
-// Source: kube-scheduler's NodeResourcesFit with LeastAllocated,
-// NodeResourcesBalancedAllocation and ImageLocality, with CPU and memory of the
-// same weight; as of Kubernetes 1.37 balance compares before and after.
+// usage scores what a node would be used like with one more pod.
 func (k *ranking) usage(i int32) int32 {
 	l := &k.f.loads[i]
-	score, resources := int64(0), int64(0)
-	for _, r := range [...]int{cpu, memory} {
-		if all := l.all[r]; all > 0 {
-			resources++
-			if left := all - l.weighed[r] - k.t.weighed[r]; left > 0 {
-				score += left * mostScore / all
-			}
-		}
-	}
-	if resources > 0 {
-		score /= resources
-	}
-	if k.asked[cpu] > 0 || k.asked[memory] > 0 {
-		after := balance(l, k.asked[cpu], k.asked[memory])
-		score += mostScore/2 + (mostScore/2+after-balance(l, 0, 0))/2
-	}
+	score := k.left(l) + k.balanced(l)
 	if k.images != nil {
 		score += int64(k.images[i])
 	}
 	return int32(score)
+}
+
+// left scores how much of the CPU and the memory of a node would be left.
+// Source: kube-scheduler's NodeResourcesFit with LeastAllocated.
+func (k *ranking) left(l *load) int64 {
+	score, resources := int64(0), int64(0)
+	for _, r := range [...]int{cpu, memory} {
+		if all := l.all[r]; all > 0 {
+			resources++
+			score += max(all-l.weighed[r]-k.t.weighed[r], 0) * mostScore / all
+		}
+	}
+	if resources > 1 {
+		score /= resources
+	}
+	return score
+}
+
+// balanced scores how much better CPU and memory of a node would be balanced.
+// A pod that requests neither is not scored: it changes nothing.
+// Source: kube-scheduler's NodeResourcesBalancedAllocation, which as of
+// Kubernetes 1.37 compares before and after.
+func (k *ranking) balanced(l *load) int64 {
+	if k.asked[cpu] == 0 && k.asked[memory] == 0 {
+		return 0
+	}
+	return mostScore/2 + (mostScore/2+balance(l, k.asked[cpu], k.asked[memory])-balance(l, 0, 0))/2
 }
 
 // balance is high where the same share of CPU and memory is taken. The
