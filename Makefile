@@ -73,12 +73,12 @@ race: ## run the tests that start no processes with the race detector (needs a C
 
 .PHONY: golden
 golden: ## rewrite golden files; review the diff
-	go test ./scheduler -run Scenarios -update
+	go test ./scheduler ./scheduler/place -run Scenarios -update
 	go test ./gitsync -run Corpus -update
 
 .PHONY: props
 props: ## run the property tests with 20,000 cases each
-	go test ./scheduler ./policy ./runtime -rapid.checks=20000 -timeout 60m
+	go test ./scheduler ./scheduler/place ./policy ./runtime -rapid.checks=20000 -timeout 60m
 
 .PHONY: fmt
 fmt: ## format the code
@@ -106,8 +106,12 @@ bench-fleet: keeper ## measure fleets: deaths, splits, pushes, what idling costs
 	SHOAL_BIN=$(CURDIR)/bin/shoal go test -timeout 80m -tags=$(TAGS),e2e -count=1 -run '^$$' -bench Fleet -benchtime 1x ./e2e/fleet | grep --line-buffered '^{'
 	go test -timeout 30m -count=1 -run '^$$' -bench BigFleet -benchtime 1x ./gossip | grep --line-buffered '^{'
 
+.PHONY: bench-scheduler
+bench-scheduler: ## measure placing in memory on 100 to 10,000 nodes, on one core; JSON lines
+	GOMAXPROCS=1 go test -timeout 30m -count=1 -run '^$$' -bench Place -benchtime 1x ./scheduler/place | grep --line-buffered '^{'
+
 .PHONY: bench
-bench: bench-onenode bench-fleet ## run all benchmarks
+bench: bench-onenode bench-fleet bench-scheduler ## run all benchmarks
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 30 seconds

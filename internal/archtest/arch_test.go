@@ -18,6 +18,7 @@ const module = "github.com/shoal-dev/shoal/"
 var mayImport = map[string][]string{
 	"api":              {},
 	"scheduler":        {"api"},
+	"scheduler/place":  {"api"},
 	"gitsync":          {"api", "internal/loop"},
 	"gitsync/manifest": {"api", "internal/kube"},
 	"gitsync/render":   {"api"},
@@ -87,7 +88,7 @@ var onlyIn = map[string][]string{
 }
 
 // pure packages decide: they have no clock, no randomness, no input or output.
-var pure = []string{"api", "scheduler", "gitsync/manifest", "gossip", "runtime", "runtime/fence", "policy"}
+var pure = []string{"api", "scheduler", "scheduler/place", "gitsync/manifest", "gossip", "runtime", "runtime/fence", "policy"}
 
 var impure = []string{"os", "net", "net/http", "os/exec", "sync", "context", "math/rand", "math/rand/v2", "log/slog", "log"}
 

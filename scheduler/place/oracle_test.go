@@ -1,6 +1,7 @@
 package place
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -155,9 +156,7 @@ func (o *oracle) selects(owner oraclePod, t corev1.PodAffinityTerm, other oracle
 	if t.NamespaceSelector != nil {
 		selector, _ := metav1.LabelSelectorAsSelector(t.NamespaceSelector)
 		space := labels.Set{corev1.LabelMetadataName: other.workload.Namespace}
-		for key, value := range o.spaces[other.workload.Namespace] {
-			space[key] = value
-		}
+		maps.Copy(space, o.spaces[other.workload.Namespace])
 		inSpace = inSpace || selector.Matches(space)
 	} else if len(t.Namespaces) == 0 {
 		inSpace = owner.workload.Namespace == other.workload.Namespace
@@ -446,7 +445,7 @@ func (o *oracle) mateScores(p oraclePod, feasible []Node) []int64 {
 }
 
 func (o *oracle) spreadScores(p oraclePod, soft []corev1.TopologySpreadConstraint, feasible []Node) []int64 {
-	labelled := func(n Node) bool {
+	complete := func(n Node) bool {
 		return !slices.ContainsFunc(soft, func(c corev1.TopologySpreadConstraint) bool { _, has := n.Labels[c.TopologyKey]; return !has })
 	}
 	raw := make([]int64, len(feasible))
@@ -454,7 +453,7 @@ func (o *oracle) spreadScores(p oraclePod, soft []corev1.TopologySpreadConstrain
 	for _, c := range soft {
 		domains := map[string]bool{}
 		for _, n := range feasible {
-			if labelled(n) {
+			if complete(n) {
 				domain := n.Labels[c.TopologyKey]
 				if c.TopologyKey == corev1.LabelHostname {
 					domain = n.Name
@@ -480,14 +479,14 @@ func (o *oracle) spreadScores(p oraclePod, soft []corev1.TopologySpreadConstrain
 	}
 	least, most := int64(math.MaxInt64), int64(0)
 	for k, n := range feasible {
-		if labelled(n) {
+		if complete(n) {
 			raw[k] = int64(math.Round(sums[k]))
 			least, most = min(least, raw[k]), max(most, raw[k])
 		}
 	}
 	for k, n := range feasible {
 		switch {
-		case !labelled(n):
+		case !complete(n):
 			raw[k] = 0
 		case most == 0:
 			raw[k] = 100

@@ -20,7 +20,7 @@ import (
 // weigh on others as much as pods whose spec is known.
 func TestRecordIsEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := randomPair(t)
+		p := randomTwin(t)
 		other, err := NewFleet(p.oracle.nodes, spaces)
 		if err != nil {
 			t.Fatal(err)
@@ -52,7 +52,7 @@ func TestRecordIsEnough(t *testing.T) {
 // TestOneByOne: two replicas at once are placed as one after the other.
 func TestOneByOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := randomPair(t)
+		p := randomTwin(t)
 		other := p.fresh(t, p.oracle.nodes, p.booked)
 		template, n := one(t, "template", p.templates...), rapid.IntRange(1, 9).Draw(t, "replicas")
 		all := p.fleet.Place(Demand{Template: template}, n)

@@ -110,7 +110,7 @@ func violating(lower []Running, budgets []Budget) (kept, free []Running) {
 // makes room.
 func TestPreemptIsWhatTheOracleSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := randomPair(t)
+		p := randomTwin(t)
 		var running []Running
 		var ids []string
 		for k, b := range p.booked {
@@ -118,8 +118,10 @@ func TestPreemptIsWhatTheOracleSays(t *testing.T) {
 			if maybe(t, "stays") {
 				continue
 			}
-			running = append(running, Running{ID: ids[k], Node: b.node, Template: p.templates[b.template],
-				Priority: int32(rapid.IntRange(-2, 4).Draw(t, "priority")), Started: time.Unix(int64(rapid.IntRange(0, 3).Draw(t, "started")), 0)})
+			running = append(running, Running{
+				ID: ids[k], Node: b.node, Template: p.templates[b.template],
+				Priority: int32(rapid.IntRange(-2, 4).Draw(t, "priority")), Started: time.Unix(int64(rapid.IntRange(0, 3).Draw(t, "started")), 0),
+			})
 		}
 		var budgets []Budget
 		for range rapid.IntRange(0, 2).Draw(t, "budgets") {

@@ -13,8 +13,8 @@ import (
 	"github.com/shoal-dev/shoal/api"
 )
 
-// A random fleet, and the same one as its oracle sees it.
-type pair2 struct {
+// A twin is a random fleet, and the same one as its oracle sees it.
+type twin struct {
 	fleet     *Fleet
 	oracle    *oracle
 	templates []*Template
@@ -97,11 +97,12 @@ func randomTerm(t *rapid.T) corev1.PodAffinityTerm {
 func randomAffinity(t *rapid.T) *corev1.Affinity {
 	a := &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}, PodAffinity: &corev1.PodAffinity{}, PodAntiAffinity: &corev1.PodAntiAffinity{}}
 	if maybe(t, "required node") {
-		a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{
-			{Key: "disk", Operator: one(t, "operator", corev1.NodeSelectorOpNotIn, corev1.NodeSelectorOpExists, corev1.NodeSelectorOpDoesNotExist), Values: nil}}}}}
-		r := &a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions[0]
+		r := corev1.NodeSelectorRequirement{Key: "disk", Operator: one(t, "operator", corev1.NodeSelectorOpNotIn, corev1.NodeSelectorOpExists, corev1.NodeSelectorOpDoesNotExist)}
 		if r.Operator == corev1.NodeSelectorOpNotIn {
 			r.Values = []string{"hdd"}
+		}
+		a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
+			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{r}}},
 		}
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "preferred nodes") {
@@ -190,12 +191,12 @@ func randomPod(t *rapid.T) oraclePod {
 	return p
 }
 
-func randomPair(t *rapid.T) *pair2 {
+func randomTwin(t *rapid.T) *twin {
 	o := &oracle{spaces: spaces}
 	for i := range rapid.IntRange(1, 7).Draw(t, "nodes") {
 		o.nodes = append(o.nodes, randomNode(t, fmt.Sprintf("n%d", i+1)))
 	}
-	p := &pair2{oracle: o}
+	p := &twin{oracle: o}
 	for range rapid.IntRange(1, 4).Draw(t, "templates") {
 		pod := randomPod(t)
 		template, err := Compile(pod.workload, pod.labels, pod.spec)
@@ -216,7 +217,7 @@ func randomPair(t *rapid.T) *pair2 {
 	return p
 }
 
-func (p *pair2) fresh(t *rapid.T, nodes []Node, booked []booking) *Fleet {
+func (p *twin) fresh(t *rapid.T, nodes []Node, booked []booking) *Fleet {
 	f, err := NewFleet(nodes, spaces)
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +232,7 @@ func (p *pair2) fresh(t *rapid.T, nodes []Node, booked []booking) *Fleet {
 // brought up to date, is what looking at everything again for each one gives.
 func TestPlaceIsWhatTheOracleSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := randomPair(t)
+		p := randomTwin(t)
 		for range rapid.IntRange(1, 5).Draw(t, "demands") {
 			which, n := rapid.IntRange(0, len(p.templates)-1).Draw(t, "which"), rapid.IntRange(1, 9).Draw(t, "replicas")
 			careful := maybe(t, "careful")
@@ -255,7 +256,7 @@ func TestPlaceIsWhatTheOracleSays(t *testing.T) {
 // nor does it matter what was booked and released again.
 func TestOrderDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := randomPair(t)
+		p := randomTwin(t)
 		other := p.fresh(t, rapid.Permutation(p.oracle.nodes).Draw(t, "nodes"), rapid.Permutation(p.booked).Draw(t, "bookings"))
 		for range rapid.IntRange(0, 3).Draw(t, "detours") {
 			template, node := one(t, "template", p.templates...), one(t, "node", p.oracle.nodes...).Name
@@ -275,7 +276,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 // could get one among all.
 func TestPlaceEachIsPlace(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := randomPair(t)
+		p := randomTwin(t)
 		template := one(t, "template", p.templates...)
 		which := slices.Index(p.templates, template)
 		var names []string

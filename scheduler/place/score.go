@@ -163,7 +163,7 @@ func (r *run) pulls() []pull {
 type softSpread struct {
 	counter
 	*constraint
-	labelled *topology // by the constraint's label
+	byLabel  *topology // by the constraint's label
 	self     int32
 	eligible []bool
 	seen     []int32 // by domain: the round in which a node of it could be had
@@ -174,7 +174,7 @@ func (r *run) softSpreads() []softSpread {
 	var spreads []softSpread
 	for k := range r.t.soft {
 		c := &r.t.soft[k]
-		s := softSpread{counter: r.f.newCounter(c.key), constraint: c, labelled: r.f.topology(c.key), eligible: make([]bool, len(r.f.nodes))}
+		s := softSpread{counter: r.f.newCounter(c.key), constraint: c, byLabel: r.f.topology(c.key), eligible: make([]bool, len(r.f.nodes))}
 		if c.onNodes { // counted on each node, whatever its label says
 			s.counter = counter{topo: r.f.each(), n: make([]int32, len(r.f.nodes))}
 		}
@@ -204,7 +204,7 @@ func (r *run) softSpreads() []softSpread {
 // no points for spreading then.
 func (k *ranking) unspread(i int32) bool {
 	for c := range k.soft {
-		if k.soft[c].labelled.of[i] < 0 {
+		if k.soft[c].byLabel.of[i] < 0 {
 			return true
 		}
 	}
