@@ -53,7 +53,7 @@ type Fleet struct {
 	pairTerms  map[pair][]groupTerm // terms of groups, by a label of what they select
 	looseTerms []groupTerm
 
-	evictable [][]Running // by node, the most important first
+	evictable [][]candidate // by node, the most important first
 	budgets   []budget
 	limited   bool
 	left      int64 // of the work that may be done in all, when limited
@@ -84,6 +84,7 @@ type holder struct {
 
 // A group is the pods of one template.
 type group struct {
+	id      int // its place among the groups
 	t       *Template
 	slots   []slot
 	needs   []need
@@ -294,7 +295,7 @@ func (f *Fleet) group(t *Template) *group {
 	if g := f.byTemplate[t]; g != nil {
 		return g
 	}
-	g := &group{t: t}
+	g := &group{id: len(f.groups), t: t}
 	for _, r := range t.requests {
 		if place, has := f.resources[r.name]; has {
 			g.needs = append(g.needs, need{place, r.amount})

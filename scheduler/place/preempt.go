@@ -54,8 +54,9 @@ func (f *Fleet) SetEvictable(running []Running, budgets []Budget) error {
 		}
 		list[k] = budget{b.Namespace, selector, b.Allowed}
 	}
-	byNode := make([][]Running, len(f.nodes))
+	byNode := make([][]candidate, len(f.nodes))
 	listed := map[groupNode]int32{}
+	kept := map[*group][]int32{}
 	for _, r := range running {
 		i, known := f.index[r.Node]
 		if !known || r.Template == nil {
@@ -67,7 +68,10 @@ func (f *Fleet) SetEvictable(running []Running, budgets []Budget) error {
 		if s := f.nodes[i].slot(g); s < 0 || g.slots[s].count < listed[at] {
 			return fmt.Errorf("list evictable pods: %s is not booked on %q", r.ID, r.Node)
 		}
-		byNode[i] = append(byNode[i], r)
+		if _, known := kept[g]; !known {
+			kept[g] = budgetsOf(list, r.Template)
+		}
+		byNode[i] = append(byNode[i], candidate{r, g, kept[g]})
 	}
 	for i := range byNode {
 		slices.SortFunc(byNode[i], moreImportant)
@@ -76,13 +80,30 @@ func (f *Fleet) SetEvictable(running []Running, budgets []Budget) error {
 	return nil
 }
 
+// A candidate is a pod that may be evicted, with what it counts in.
+type candidate struct {
+	Running
+	group   *group
+	budgets []int32
+}
+
 type groupNode struct {
 	group *group
 	node  int32
 }
 
+func budgetsOf(list []budget, t *Template) []int32 {
+	var out []int32
+	for k := range list {
+		if list[k].namespace == t.record.Namespace && list[k].selector.Matches(t.labels) {
+			out = append(out, int32(k))
+		}
+	}
+	return out
+}
+
 // moreImportant orders pods by priority, then the longest running first.
-func moreImportant(a, b Running) int {
+func moreImportant(a, b candidate) int {
 	return cmp.Or(cmp.Compare(b.Priority, a.Priority), a.Started.Compare(b.Started), strings.Compare(a.ID, b.ID))
 }
 
@@ -102,7 +123,8 @@ func (f *Fleet) Preempt(d Demand) (Eviction, string) {
 	if d.Template.never {
 		return Eviction{}, neverPreempts
 	}
-	p := preemption{run: f.start(d), stakes: map[*group]*stake{}, kept: map[*group][]int32{}, used: make([]int32, len(f.budgets))}
+	p := preemption{run: f.start(d), used: make([]int32, len(f.budgets))}
+	p.stakes = make([]*stake, len(f.groups))
 	defer f.spend(p.run)
 	var best *plan
 	count := map[string]int{}
@@ -111,7 +133,7 @@ func (f *Fleet) Preempt(d Demand) (Eviction, string) {
 			count[notLookedAt] += len(f.nodes) - int(i)
 			break
 		}
-		found, reasons := p.try(i)
+		found, reasons := p.try(i, best)
 		if found != nil && (best == nil || found.compare(best) < 0) {
 			best = found
 		}
@@ -122,7 +144,11 @@ func (f *Fleet) Preempt(d Demand) (Eviction, string) {
 	if best == nil {
 		return Eviction{}, "preemption: " + tally(len(f.nodes), count)
 	}
-	return Eviction{Node: f.nodes[best.node].object.Name, Victims: best.victims, Violations: best.violations}, ""
+	e := Eviction{Node: f.nodes[best.node].object.Name, Violations: best.violations}
+	for _, v := range best.victims {
+		e.Victims = append(e.Victims, v.Running)
+	}
+	return e, ""
 }
 
 // Evict releases the victims of an eviction, and charges the budgets for them.
@@ -133,37 +159,31 @@ func (f *Fleet) Evict(e Eviction) {
 		return
 	}
 	for _, v := range e.Victims {
-		at := slices.IndexFunc(f.evictable[i], func(r Running) bool { return r.ID == v.ID })
+		at := slices.IndexFunc(f.evictable[i], func(c candidate) bool { return c.ID == v.ID })
 		if at < 0 {
 			continue
 		}
-		f.evictable[i] = slices.Delete(slices.Clone(f.evictable[i]), at, at+1)
-		f.Release(v.Template, e.Node, 1)
-		for b := range f.budgets {
-			if f.budgets[b].keeps(v.Template) {
-				f.budgets[b].allowed--
-			}
+		gone := f.evictable[i][at]
+		f.evictable[i] = slices.Delete(f.evictable[i], at, at+1)
+		f.book(gone.group, i, -1)
+		for _, b := range gone.budgets {
+			f.budgets[b].allowed--
 		}
 	}
-}
-
-func (b *budget) keeps(t *Template) bool {
-	return b.namespace == t.record.Namespace && b.selector.Matches(t.labels)
 }
 
 // A preemption is the search for a node. While it tries one, it takes the
 // victims from the fleet, and gives them back.
 type preemption struct {
 	*run
-	stakes map[*group]*stake
-	kept   map[*group][]int32 // the budgets that a group's pods are counted in
-	used   []int32            // by budget
+	stakes []*stake // by group
+	used   []int32  // by budget
 }
 
 // A plan is the victims on one node.
 type plan struct {
 	node       int32
-	victims    []Running
+	victims    []candidate
 	violations int
 	highest    int64
 	sum        int64
@@ -180,8 +200,9 @@ func (p *plan) compare(other *plan) int {
 	)
 }
 
-// try returns the victims on a node, or why there are none that would help.
-func (p *preemption) try(i int32) (*plan, []string) {
+// try returns the victims on a node, or why there are none that would help;
+// neither when they cannot be better than the best so far.
+func (p *preemption) try(i int32, best *plan) (*plan, []string) {
 	p.steps++
 	if p.still(i) != fits {
 		return nil, []string{notHelpful}
@@ -195,6 +216,9 @@ func (p *preemption) try(i int32) (*plan, []string) {
 	lower := p.lower(i)
 	if len(lower) == 0 {
 		return nil, []string{noVictims}
+	}
+	if best != nil && best.violations == 0 && best.highest < int64(lower[len(lower)-1].Priority) {
+		return nil, nil
 	}
 	p.steps += 4 * int64(len(lower))
 	for _, v := range lower {
@@ -219,13 +243,13 @@ func (p *preemption) try(i int32) (*plan, []string) {
 }
 
 // lower lists the pods on a node that are strictly less important.
-func (p *preemption) lower(i int32) []Running {
+func (p *preemption) lower(i int32) []candidate {
 	if p.f.evictable == nil {
 		return nil
 	}
 	all := p.f.evictable[i]
-	from, _ := slices.BinarySearchFunc(all, p.t.record.Priority, func(r Running, than int32) int {
-		if r.Priority < than {
+	from, _ := slices.BinarySearchFunc(all, p.t.record.Priority, func(c candidate, than int32) int {
+		if c.Priority < than {
 			return 1
 		}
 		return -1
@@ -234,23 +258,22 @@ func (p *preemption) lower(i int32) []Running {
 }
 
 // shift takes a pod from its node, or gives it back.
-func (p *preemption) shift(v Running, i, count int32) {
-	g := p.f.group(v.Template)
-	s := p.stakes[g]
+func (p *preemption) shift(v candidate, i, count int32) {
+	s := p.stakes[v.group.id]
 	if s == nil {
-		made := p.stakeOf(v.Template)
+		made := p.stakeOf(v.group.t)
 		s = &made
-		p.stakes[g] = s
+		p.stakes[v.group.id] = s
 	}
-	p.f.occupy(g, i, count)
+	p.f.occupy(v.group, i, count)
 	p.rules.add(s, i, count, nil)
 }
 
 // violating tells pods that a budget would keep, if all went, from the others.
-func (p *preemption) violating(pods []Running) (kept, free []Running) {
+func (p *preemption) violating(pods []candidate) (kept, free []candidate) {
 	for _, v := range pods {
 		violates := false
-		for _, b := range p.budgetsOf(v.Template) {
+		for _, b := range v.budgets {
 			p.used[b]++
 			violates = violates || p.used[b] > p.f.budgets[b].allowed
 		}
@@ -261,31 +284,17 @@ func (p *preemption) violating(pods []Running) (kept, free []Running) {
 		}
 	}
 	for _, v := range pods {
-		for _, b := range p.budgetsOf(v.Template) {
+		for _, b := range v.budgets {
 			p.used[b] = 0
 		}
 	}
 	return kept, free
 }
 
-func (p *preemption) budgetsOf(t *Template) []int32 {
-	g := p.f.group(t)
-	list, known := p.kept[g]
-	if !known {
-		for b := range p.f.budgets {
-			if p.f.budgets[b].keeps(t) {
-				list = append(list, int32(b))
-			}
-		}
-		p.kept[g] = list
-	}
-	return list
-}
-
 // spare gives back each pod that there is room for beside the new one, and
 // returns the others.
-func (p *preemption) spare(i int32, pods []Running) []Running {
-	var victims []Running
+func (p *preemption) spare(i int32, pods []candidate) []candidate {
+	var victims []candidate
 	for _, v := range pods {
 		p.shift(v, i, 1)
 		if p.moving(i) != fits {
@@ -296,7 +305,7 @@ func (p *preemption) spare(i int32, pods []Running) []Running {
 	return victims
 }
 
-func (p *preemption) weigh(i int32, victims []Running, violations int) *plan {
+func (p *preemption) weigh(i int32, victims []candidate, violations int) *plan {
 	w := &plan{node: i, victims: victims, violations: violations, highest: math.MinInt64}
 	for _, v := range victims {
 		priority := int64(v.Priority)
