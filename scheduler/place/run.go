@@ -106,7 +106,7 @@ func tolerates(tolerations []corev1.Toleration, taints []corev1.Taint) toleratio
 	out := toleration{refused: -1}
 	for k := range taints {
 		taint := &taints[k]
-		if slices.ContainsFunc(tolerations, func(t corev1.Toleration) bool { return tolerated(&t, taint) }) {
+		if Tolerates(tolerations, taint) {
 			continue
 		}
 		switch taint.Effect {
@@ -119,6 +119,11 @@ func tolerates(tolerations []corev1.Toleration, taints []corev1.Taint) toleratio
 		}
 	}
 	return out
+}
+
+// Tolerates reports whether one of the tolerations matches a taint.
+func Tolerates(tolerations []corev1.Toleration, taint *corev1.Taint) bool {
+	return slices.ContainsFunc(tolerations, func(t corev1.Toleration) bool { return tolerated(&t, taint) })
 }
 
 // tolerated reports whether a toleration matches a taint.
