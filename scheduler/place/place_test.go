@@ -167,6 +167,28 @@ func TestBookIsExact(t *testing.T) {
 	}
 }
 
+// TestManyClasses: nodes whose labels have too many values to remember the
+// answers are asked one by one.
+func TestManyClasses(t *testing.T) {
+	nodes := manyNodes(100)
+	selector := map[string]string{}
+	for i := range nodes {
+		for _, key := range []string{"rack", "row", "seat"} {
+			nodes[i].Labels[key] = fmt.Sprint(key, i)
+			selector[key] = fmt.Sprint(key, 42)
+		}
+	}
+	nodes[43].Labels["rack"], nodes[43].Labels["row"] = selector["rack"], selector["row"]
+	f, err := NewFleet(nodes, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	placed := f.Place(Demand{Template: newTemplate(t, corev1.PodSpec{NodeSelector: selector})}, 2)
+	if !slices.Equal(placed.Nodes, []string{"n0042", "n0042"}) {
+		t.Errorf("placed on %v: %s", placed.Nodes, placed.Reason)
+	}
+}
+
 func TestNodesWithOneName(t *testing.T) {
 	if _, err := NewFleet([]Node{{Name: "a"}, {Name: "b"}, {Name: "a"}}, nil); err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("got %v", err)
