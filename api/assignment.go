@@ -23,6 +23,10 @@ type AssignmentSet struct {
 	Pods    []Assignment   `json:"pods"`              // sorted by Pod
 	Remove  []Removal      `json:"remove"`            // sorted by instance; absence from Pods alone stops nothing
 	Pending []Unplaced     `json:"pending,omitempty"` // wanted pods without a node, sorted by Pod
+	// Molds say what the pods of each revision in use take from their nodes and
+	// mean to others, by Pod.MoldKey: a leader that does not hold the template of
+	// an older revision still knows how full a node is.
+	Molds map[string]Mold `json:"molds,omitempty"`
 }
 
 // Known reports whether a leader ever decided anything: the zero set is no
@@ -59,22 +63,10 @@ type Assignment struct {
 	Claim   Claim     `json:"claim,omitzero"`
 	Created time.Time `json:"created"`
 	Reason  string    `json:"reason"` // why it exists and why here, see package scheduler
-	// Requests and HostPorts are what the pod takes from its node, so that a
-	// leader that does not hold the template of an older revision still knows
-	// how full the node is.
-	Requests  corev1.ResourceList `json:"requests,omitempty"`
-	HostPorts []HostPort          `json:"hostPorts,omitempty"`
 	// Ended is how the pod has ended, "" while it has not. It stays for its
 	// logs, occupies nothing, and never starts again, whatever its node still
 	// has of it.
 	Ended corev1.PodPhase `json:"ended,omitempty"`
-}
-
-// HostPort is a port of the node that a pod occupies.
-type HostPort struct {
-	Protocol corev1.Protocol `json:"protocol"`
-	IP       string          `json:"ip,omitempty"` // "" for all addresses
-	Port     int32           `json:"port"`
 }
 
 // Unplaced is a pod that should exist and has no node.
@@ -85,6 +77,8 @@ type Unplaced struct {
 	Created time.Time `json:"created"`
 	Why     string    `json:"why"`    // why it should exist, see Assignment.Reason
 	Reason  string    `json:"reason"` // "0/3 nodes are available: 3 Insufficient memory."
+	// Nominated is the node on which other pods were told to go for this one.
+	Nominated string `json:"nominated,omitempty"`
 }
 
 // Claim is the right to run an exclusive identity, granted by consensus.

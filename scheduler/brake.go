@@ -66,16 +66,21 @@ func newBrake(in *input, kept []*pod, starts []placement) brake {
 	return b
 }
 
-// refuse says why no pod may be started in the place of a lost one, "" when it
-// may.
-func (b *brake) refuse() string {
+// refusal says why a pod may not be started in the place of a lost one.
+func (b *brake) refusal() string {
 	if b.closed != "" {
 		return b.closed
 	}
-	if b.recent+b.started >= b.limit {
-		return waitsForBrake
+	return waitsForBrake
+}
+
+// may returns how many of a number of pods may be started in the place of lost
+// ones.
+func (b *brake) may(n int) int {
+	if b.closed != "" {
+		return 0
 	}
-	return ""
+	return max(0, min(n, b.limit-b.recent-b.started))
 }
 
 // recentlyReplaced drops what is older than a window.

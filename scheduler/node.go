@@ -14,34 +14,13 @@ import (
 // unstableTaint keeps new pods away from a node that comes and goes.
 const unstableTaint = "fleet.shoal.dev/unstable"
 
-// A node is a node of the board and what is left of it while pods are placed.
+// A node is a node of the board, and what follows from its state.
 type node struct {
 	info     api.NodeInfo
 	object   *corev1.Node // for the affinity helpers: name and labels
 	status   api.NodeStatus
 	reported bool           // the board has a record of its pods
 	taints   []corev1.Taint // its own, and those that follow from its state
-	total    amounts
-	free     amounts
-	ports    map[api.HostPort]bool
-	count    map[api.Identity]int // pods by workload
-	room     int64                // headroom, kept because it is asked for far more often than it changes
-}
-
-// amounts are quantities by resource name: CPU in thousandths, everything else
-// in its base unit.
-type amounts map[corev1.ResourceName]int64
-
-func newAmounts(list corev1.ResourceList) amounts {
-	out := make(amounts, len(list))
-	for name, quantity := range list {
-		if name == corev1.ResourceCPU {
-			out[name] = quantity.MilliValue()
-			continue
-		}
-		out[name] = quantity.Value()
-	}
-	return out
 }
 
 // newNodes lists the nodes of a board by name.
@@ -58,17 +37,12 @@ func newNodes(board api.Board) []node {
 			object:   &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: info.Name, Labels: info.Labels}},
 			status:   api.NodeAlive,
 			reported: reported[info.Name],
-			total:    newAmounts(info.Allocatable),
-			free:     newAmounts(info.Allocatable),
-			ports:    map[api.HostPort]bool{},
-			count:    map[api.Identity]int{},
 		}
 		h, judged := health[info.Name]
 		if judged {
 			out[i].status = h.Status
 		}
 		out[i].taints = effectiveTaints(info, h.Unstable)
-		out[i].room = out[i].headroom()
 	}
 	slices.SortFunc(out, func(a, b node) int { return strings.Compare(a.info.Name, b.info.Name) })
 	return out
@@ -125,44 +99,6 @@ func (n *node) unusable() string {
 		return "node(s) had not reported their pods yet"
 	}
 	return ""
-}
-
-// take books what a pod occupies.
-func (n *node) take(workload api.Identity, requests amounts, ports []api.HostPort) {
-	for name, amount := range requests {
-		n.free[name] -= amount
-	}
-	n.free[corev1.ResourcePods]--
-	for _, port := range ports {
-		n.ports[port] = true
-	}
-	n.count[workload]++
-	n.room = n.headroom()
-}
-
-// occupies reports whether a port collides with one in use: the same port and
-// protocol on the same address, or on all of them.
-func (n *node) occupies(want api.HostPort) bool {
-	for port := range n.ports {
-		if port.Port == want.Port && port.Protocol == want.Protocol && (wildcard(port.IP) || wildcard(want.IP) || port.IP == want.IP) {
-			return true
-		}
-	}
-	return false
-}
-
-func wildcard(ip string) bool { return ip == "" || ip == "0.0.0.0" }
-
-// headroom is the mean share of CPU and memory that is free, from 0 to 2000.
-func (n *node) headroom() int64 {
-	share := func(name corev1.ResourceName) int64 {
-		all := n.total[name]
-		if all <= 0 {
-			return 0
-		}
-		return 1000 * max(n.free[name], 0) / all
-	}
-	return share(corev1.ResourceCPU) + share(corev1.ResourceMemory)
 }
 
 // settleTime is how long a node that came back must stay before a pod is

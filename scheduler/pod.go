@@ -19,8 +19,8 @@ type pod struct {
 	claim     api.Claim
 	created   time.Time
 	reason    string
-	requests  corev1.ResourceList
-	hostPorts []api.HostPort
+	cast      *cast         // what it means to others; nil for one without a node
+	nominated string        // the node on which others go for it
 	state     *api.PodState // what its node says of it; nil until it has said something
 	lost      bool          // its node is gone: what is known of the pod is old
 	leaving   bool          // its node is drained

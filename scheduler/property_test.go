@@ -16,7 +16,7 @@ import (
 
 // randomSpec draws a workload; few names, so that commits change each other's.
 func randomSpec(t *rapid.T) spec {
-	return spec{
+	s := spec{
 		kind:     rapid.SampledFrom([]string{"Deployment", "Deployment", "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Pod", "Job", "Job", "CronJob"}).Draw(t, "kind"),
 		name:     rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"),
 		revision: rapid.SampledFrom([]string{"r1", "r2", "r3", "bad1"}).Draw(t, "revision"),
@@ -28,6 +28,9 @@ func randomSpec(t *rapid.T) spec {
 		minReady: int32(rapid.SampledFrom([]int{0, 0, 5}).Draw(t, "minReady")), deadline: 600, history: 2,
 		more: randomJob(t),
 	}
+	// As in Git, a revision is the hash of what its pods are.
+	s.revision += fmt.Sprint("-", s.cpu, "-", s.hostPort, "-", s.recreate)
+	return s
 }
 
 // randomFleet draws a fleet in the middle of its work.
@@ -95,10 +98,13 @@ func (m *model) check(t *rapid.T) {
 		if a.Ended != "" {
 			continue // it occupies nothing
 		}
-		cpu := a.Requests[corev1.ResourceCPU]
-		used[a.Node] += cpu.MilliValue()
+		mold, kept := m.set.Molds[a.Pod.MoldKey()]
+		if !kept {
+			t.Fatalf("nothing is kept of what %s takes:\n%s", a.Pod, m.describe())
+		}
+		used[a.Node] += mold.Requests[corev1.ResourceCPU]
 		pods[a.Node]++
-		for _, p := range a.HostPorts {
+		for _, p := range mold.HostPorts {
 			key := fmt.Sprint(a.Node, p)
 			if other, taken := ports[key]; taken {
 				t.Fatalf("%s and %s have the same host port:\n%s", other, a.Pod, m.describe())
@@ -249,7 +255,7 @@ func TestRollingUpdateKeepsItsFloor(t *testing.T) {
 		for range rapid.IntRange(2, 20).Draw(t, "steps") {
 			switch rapid.IntRange(0, 3).Draw(t, "step") {
 			case 0:
-				s.revision = rapid.SampledFrom([]string{"r1", "r2", "bad1"}).Draw(t, "revision")
+				s.revision = rapid.SampledFrom([]string{"r1", "r2", "bad1"}).Draw(t, "revision") + "-" + s.cpu
 				m.commitSpec(s)
 			case 1:
 				m.obey()

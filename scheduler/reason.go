@@ -24,6 +24,7 @@ const (
 	reasonNodeMismatch = "the node no longer matches the DaemonSet"
 	reasonDouble       = "its slot was filled elsewhere while its node was away"
 	reasonDrained      = "its node is drained"
+	reasonPreempted    = "preempted: a pod of a higher priority needs its room"
 	reasonOutclaimed   = "another node holds the claim of its identity"
 	reasonJobOver      = "its Job is over"
 	reasonJobChanged   = "its Job changed in Git"
@@ -38,6 +39,7 @@ const (
 	waitsForQuorum  = "waits for a leader with a quorum: only one pod of its identity may run"
 	waitsForClaim   = "waits for the claim of its identity"
 	waitsForRelease = "waits until the node that holds the claim of its identity cannot be running it any more"
+	waitsForVictims = "waits until the pods that it preempts are gone"
 	waitsForBrake   = "waits: many pods were replaced within 30 s"
 	waitsForCheck   = "waits: most nodes were lost within 30 s, and the leader has not made sure yet that it is not cut off itself"
 )

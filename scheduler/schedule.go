@@ -42,12 +42,14 @@ type input struct {
 	// ending counts the pods that were told to stop and may still be running, by
 	// workload and slot, but for those on nodes that are gone.
 	ending map[api.Identity]map[string]int
+	casts  map[castKey]*cast            // of revisions in use
+	spaces map[string]map[string]string // labels of namespaces
 }
 
 func newInput(board api.Board, facts api.Facts, authority Authority, now time.Time) *input {
 	in := &input{
 		board: board, facts: facts, authority: authority, now: now, calendar: now, nodes: newNodes(board), index: map[string]int{},
-		health: healthByName(board), going: map[api.Identity]int{}, goingSlot: map[api.Identity]int{}, blocked: map[api.Identity]bool{},
+		health: healthByName(board), going: map[api.Identity]int{}, goingSlot: map[api.Identity]int{}, blocked: map[api.Identity]bool{}, casts: map[castKey]*cast{},
 		ending: map[api.Identity]map[string]int{},
 	}
 	for i := range in.nodes {
@@ -116,6 +118,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 		facts.Created = created(snapshot, board.Nodes, facts.Created, now)
 		return Decision{Set: board.Assigned, Facts: facts, Wake: until, settles: until}
 	}
+	in.spaces = namespaces(snapshot)
 	pods, removals := existing(in)
 	r := round{in: in, next: facts}
 	r.next.Rollouts, r.next.Jobs, r.next.CronJobs = map[string]api.Rollout{}, map[string]api.JobRun{}, map[string]api.CronRuns{}
@@ -131,8 +134,10 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	authority.stamp(&d.Set)
 	d.Set.BasedOn = basedOn(board.Pods)
 	d.Set.Remove = in.remove(removals, r.stops)
-	placed := place(in, r.kept, d.Set.Remove, r.starts)
-	d.Set.Pods, d.Set.Pending, d.Claims = withEnded(placed.assigned, r.over), placed.pending, placed.claims
+	placed := assignPods(in, r.kept, d.Set.Remove, r.starts)
+	d.Set.Remove = in.remove(d.Set.Remove, placed.evicted)
+	d.Set.Pods, d.Set.Pending, d.Claims = withEnded(placed.assigned(), r.over), placed.pending, placed.claims
+	d.Set.Molds = in.molds(&d.Set)
 	d.Release = spentClaims(&d, in)
 	d.Facts.Created = created(snapshot, board.Nodes, facts.Created, now)
 	d.Facts.Away = in.away
@@ -193,7 +198,6 @@ func (r *round) decide(w *workload, pods []*pod) {
 		stopped[s.pod] = true
 	}
 	r.stops = append(r.stops, c.stops...)
-	shape := lazyShape(w.template)
 	for _, p := range pods {
 		switch {
 		case stopped[p]:
@@ -201,17 +205,15 @@ func (r *round) decide(w *workload, pods []*pod) {
 			p.over = p.phase()
 			r.over = append(r.over, p)
 		case p.node == "":
-			r.starts = append(r.starts, placement{pod: p, shape: shape(), exclusive: w.exclusive})
+			r.starts = append(r.starts, r.in.placement(w, p))
 		default:
-			if p.reason == reasonAdopted {
-				p.requests, p.hostPorts = shape().requests, shape().hostPorts
-			}
+			p.cast = r.in.castOf(w, p.Revision)
 			r.kept = append(r.kept, p)
 		}
 	}
 	for _, s := range c.starts {
 		r.next.Minted++
-		r.starts = append(r.starts, placement{pod: r.in.mint(w, s, r.next.Minted), shape: shape(), exclusive: w.exclusive})
+		r.starts = append(r.starts, r.in.placement(w, r.in.mint(w, s, r.next.Minted)))
 	}
 }
 
@@ -233,6 +235,7 @@ func (r *round) remember(w *workload, c *change) {
 func (r *round) end(pods []*pod) {
 	for _, p := range pods {
 		if p.node != "" && p.claim != (api.Claim{}) && !r.in.authority.Quorate {
+			p.cast = r.in.castKnown(p.Pod)
 			r.kept = append(r.kept, p)
 			continue
 		}
@@ -285,11 +288,11 @@ func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
 		}
 		add(&pod{
 			Pod: a.Pod, node: a.Node, unit: a.Unit, commit: a.Commit, claim: a.Claim, created: a.Created, reason: a.Reason,
-			requests: a.Requests, hostPorts: a.HostPorts, state: state, over: a.Ended,
+			state: state, over: a.Ended,
 		})
 	}
 	for _, u := range in.board.Assigned.Pending {
-		add(&pod{Pod: u.Pod, unit: u.Unit, commit: u.Commit, created: u.Created, reason: u.Why})
+		add(&pod{Pod: u.Pod, unit: u.Unit, commit: u.Commit, created: u.Created, reason: u.Why, nominated: u.Nominated})
 	}
 	for _, instance := range slices.Sorted(maps.Keys(observed)) {
 		state := observed[instance]
@@ -403,7 +406,7 @@ func (in *input) remove(removals []api.Removal, stops []stop) []api.Removal {
 func (p *pod) assignment() api.Assignment {
 	return api.Assignment{
 		Pod: p.Pod, Node: p.node, Unit: p.unit, Commit: p.commit, Claim: p.claim, Created: p.created,
-		Reason: p.reason, Requests: p.requests, HostPorts: p.hostPorts, Ended: p.over,
+		Reason: p.reason, Ended: p.over,
 	}
 }
 

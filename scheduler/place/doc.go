@@ -7,7 +7,7 @@
 //	eviction, reason := fleet.Preempt(place.Demand{Template: web})
 //
 // A [Template] is a pod's spec made ready once, by [Compile]. What it means to
-// other pods is its [Record], a small value that other nodes keep of pods whose
+// other pods is its [api.Mold], a small value that other nodes keep of pods whose
 // spec they do not know any more.
 //
 // # How it works

@@ -260,7 +260,7 @@ func (f *Fleet) occupy(g *group, i, count int32) {
 	l.taken[pods] += int64(count)
 	l.weighed[cpu] += g.t.weighed[cpu] * int64(count)
 	l.weighed[memory] += g.t.weighed[memory] * int64(count)
-	for _, port := range g.t.record.HostPorts {
+	for _, port := range g.t.mold.HostPorts {
 		f.nodes[i].occupyPort(port, count)
 	}
 }
@@ -305,8 +305,8 @@ func (f *Fleet) group(t *Template) *group {
 	}
 	f.byTemplate[t] = g
 	f.groups = append(f.groups, g)
-	if t.record.Workload.Owner != "" {
-		f.byWorkload[t.record.Workload] = append(f.byWorkload[t.record.Workload], g)
+	if t.mold.Workload.Owner != "" {
+		f.byWorkload[t.mold.Workload] = append(f.byWorkload[t.mold.Workload], g)
 	}
 	for key, value := range t.labels { // each into a list of its own: the order does not matter
 		f.byPair[pair{key, value}] = append(f.byPair[pair{key, value}], g)

@@ -26,15 +26,15 @@ func TestRecordIsEnough(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, b := range p.booked {
-			raw, err := json.Marshal(p.templates[b.template].Record())
+			raw, err := json.Marshal(p.templates[b.template].Mold())
 			if err != nil {
 				t.Fatal(err)
 			}
-			var record Record
-			if err := json.Unmarshal(raw, &record); err != nil {
+			var mold api.Mold
+			if err := json.Unmarshal(raw, &mold); err != nil {
 				t.Fatal(err)
 			}
-			template, err := record.Compile()
+			template, err := Cast(mold)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -95,7 +95,7 @@ type groupNode struct {
 func budgetsOf(list []budget, t *Template) []int32 {
 	var out []int32
 	for k := range list {
-		if list[k].namespace == t.record.Namespace && list[k].selector.Matches(t.labels) {
+		if list[k].namespace == t.mold.Namespace && list[k].selector.Matches(t.labels) {
 			out = append(out, int32(k))
 		}
 	}
@@ -248,7 +248,7 @@ func (p *preemption) lower(i int32) []candidate {
 		return nil
 	}
 	all := p.f.evictable[i]
-	from, _ := slices.BinarySearchFunc(all, p.t.record.Priority, func(c candidate, than int32) int {
+	from, _ := slices.BinarySearchFunc(all, p.t.mold.Priority, func(c candidate, than int32) int {
 		if c.Priority < than {
 			return 1
 		}

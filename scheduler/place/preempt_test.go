@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"pgregory.net/rapid"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 // without returns the oracle's pods but some.
@@ -91,7 +93,7 @@ func violating(lower []Running, budgets []Budget) (kept, free []Running) {
 		violates := false
 		for k, b := range budgets {
 			selector, _ := metav1.LabelSelectorAsSelector(b.Selector)
-			if b.Namespace != v.Template.Record().Namespace || !selector.Matches(labels.Set(v.Template.Record().Labels)) {
+			if b.Namespace != v.Template.Mold().Namespace || !selector.Matches(labels.Set(v.Template.Mold().Labels)) {
 				continue
 			}
 			used[k]++
@@ -172,7 +174,7 @@ func TestSetEvictableSaysWhatIsNotBooked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	web, err := Record{Namespace: "default"}.Compile()
+	web, err := Cast(api.Mold{Namespace: "default"})
 	if err != nil {
 		t.Fatal(err)
 	}

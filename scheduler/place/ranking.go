@@ -63,7 +63,7 @@ func (r *run) rank() *ranking {
 // rankSpread prepares what spreads the pods: soft constraints, or what stands in
 // for them.
 func (k *ranking) rankSpread() {
-	k.spreads = k.t.bare && k.t.record.Workload.Owner != ""
+	k.spreads = k.t.bare && k.t.mold.Workload.Owner != ""
 	var lanes *topology
 	if k.spreads {
 		lanes = k.f.zones()
@@ -71,7 +71,7 @@ func (k *ranking) rankSpread() {
 	k.queue = newQueue(k.f.layout(lanes), len(k.f.nodes))
 	if k.spreads {
 		k.mates = make([]int32, len(k.f.nodes))
-		for _, g := range k.f.byWorkload[k.t.record.Workload] {
+		for _, g := range k.f.byWorkload[k.t.mold.Workload] {
 			for _, s := range g.slots {
 				k.mates[s.node] += s.count
 				k.queue.sink[k.queue.lane[s.node]] += perZone * int64(s.count)

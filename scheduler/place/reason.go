@@ -75,7 +75,7 @@ func (r *run) refusals(i int32) []string {
 			}
 		}
 	}
-	if slices.ContainsFunc(r.t.record.HostPorts, r.f.nodes[i].occupies) {
+	if slices.ContainsFunc(r.t.mold.HostPorts, r.f.nodes[i].occupies) {
 		out = append(out, "node(s) didn't have free ports for the requested pod ports")
 	}
 	if len(out) > 0 {

@@ -202,7 +202,7 @@ func (r *run) lack(i int32) obstacle {
 			return insufficient
 		}
 	}
-	if len(r.t.record.HostPorts) > 0 && slices.ContainsFunc(r.t.record.HostPorts, r.f.nodes[i].occupies) {
+	if len(r.t.mold.HostPorts) > 0 && slices.ContainsFunc(r.t.mold.HostPorts, r.f.nodes[i].occupies) {
 		return portTaken
 	}
 	if r.careful && r.fills(i) {

@@ -96,7 +96,7 @@ type sketch struct {
 	Ports                                                    []string // IP:PORT/PROTOCOL
 	Labels                                                   map[string]string
 	Spec                                                     corev1.PodSpec
-	Record                                                   bool // its spec is not known any more
+	Mold                                                     bool // its spec is not known any more
 }
 
 func newScene(t *testing.T, nodes, pods string) *scene {
@@ -202,8 +202,8 @@ func (k *sketch) compile(t *testing.T) *Template {
 		namespace = "default"
 	}
 	template, err := Compile(api.Identity{Namespace: namespace, Kind: "Deployment", Owner: k.Owner}, k.Labels, &k.Spec)
-	if err == nil && k.Record {
-		template, err = template.Record().Compile()
+	if err == nil && k.Mold {
+		template, err = Cast(template.Mold())
 	}
 	if err != nil {
 		t.Fatalf("pod %s: %v", k.Name, err)

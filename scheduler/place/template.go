@@ -15,36 +15,18 @@ import (
 	"github.com/shoal-dev/shoal/api"
 )
 
-// A Record is what a pod that has a node means to other pods: all that has to
-// be known of it when its spec is not. Identical pods share one. It is a value
-// that travels between nodes, once for each revision of a template in use.
-type Record struct {
-	Namespace string            `json:"namespace"`
-	Workload  api.Identity      `json:"workload,omitzero"` // without a slot; no owner, no spreading by default
-	Labels    map[string]string `json:"labels,omitempty"`
-	Priority  int32             `json:"priority,omitempty"`
-	Requests  Amounts           `json:"requests,omitempty"`
-	// Weighed is what counts in scores: requests of CPU and memory with 100
-	// thousandths and 200 MiB for every container that requests none.
-	Weighed   Amounts        `json:"weighed,omitempty"`
-	HostPorts []api.HostPort `json:"hostPorts,omitempty"`
-	Apart     []Term         `json:"apart,omitempty"`     // required anti-affinity
-	Together  []Term         `json:"together,omitempty"`  // required affinity, which attracts others
-	Preferred []Term         `json:"preferred,omitempty"` // preferred affinity and anti-affinity
-}
-
 // A Template is everything that placing needs to know of identical pods, made
 // ready. It does not change and belongs to no fleet: keep it as long as the
 // revision that it was made from.
 type Template struct {
-	record   Record
+	mold     api.Mold
 	labels   labels.Set
 	requests []request
 	weighed  [2]int64
 
 	apart, together, preferred []term
 
-	// The rest is not known of a template that was made from a record.
+	// The rest is not known of a template that was made from a mold.
 	known       bool
 	nodeName    string
 	required    nodeTerms
@@ -72,7 +54,13 @@ type constraint struct {
 // spec must have Kubernetes' defaults. An error names the part that cannot be
 // read.
 func Compile(workload api.Identity, own map[string]string, spec *corev1.PodSpec) (*Template, error) {
-	t, err := newRecord(workload, own, spec).Compile()
+	return CompileAs(newMold(workload, own, spec), spec)
+}
+
+// CompileAs makes a template of pods that are known by their mold alone: which
+// nodes they may have is taken from another spec, that of a later revision.
+func CompileAs(m api.Mold, spec *corev1.PodSpec) (*Template, error) {
+	t, err := Cast(m)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +77,7 @@ func Compile(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 		return nil, fmt.Errorf("compile preferred node affinity: %w", err)
 	}
 	for i := range spec.TopologySpreadConstraints {
-		c, err := newConstraint(workload.Namespace, t.labels, &spec.TopologySpreadConstraints[i])
+		c, err := newConstraint(m.Namespace, t.labels, &spec.TopologySpreadConstraints[i])
 		if err != nil {
 			return nil, fmt.Errorf("compile topology spread constraint %d: %w", i, err)
 		}
@@ -102,13 +90,13 @@ func Compile(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 	return t, nil
 }
 
-func newRecord(workload api.Identity, own map[string]string, spec *corev1.PodSpec) Record {
+func newMold(workload api.Identity, own map[string]string, spec *corev1.PodSpec) api.Mold {
 	pod := &corev1.Pod{Spec: *spec}
 	weighed := requests.PodRequests(pod, requests.PodResourcesOptions{NonMissingContainerRequests: corev1.ResourceList{
 		corev1.ResourceCPU:    *resource.NewMilliQuantity(100, resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(200<<20, resource.BinarySI),
 	}})
-	r := Record{
+	r := api.Mold{
 		Namespace: workload.Namespace, Workload: workload.Workload(), Labels: maps.Clone(own),
 		Requests:  newAmounts(requests.PodRequests(pod, requests.PodResourcesOptions{})),
 		Weighed:   Amounts{corev1.ResourceCPU: amountOf(corev1.ResourceCPU, weighed[corev1.ResourceCPU]), corev1.ResourceMemory: amountOf(corev1.ResourceMemory, weighed[corev1.ResourceMemory])},
@@ -140,10 +128,11 @@ func newRecord(workload api.Identity, own map[string]string, spec *corev1.PodSpe
 	return r
 }
 
-// Compile makes a template that can be booked, released and evicted, but not
-// placed: the record does not say which nodes its pods may have.
-func (r Record) Compile() (*Template, error) {
-	t := &Template{record: r, labels: r.Labels, requests: r.Requests.sorted()}
+// Cast makes a template that can be booked, released and evicted, but not placed:
+// the mold does not say which nodes its pods may have. An error names the part
+// that cannot be read.
+func Cast(r api.Mold) (*Template, error) {
+	t := &Template{mold: r, labels: r.Labels, requests: Amounts(r.Requests).sorted()}
 	t.weighed = [2]int64{min(max(r.Weighed[corev1.ResourceCPU], 0), most), min(max(r.Weighed[corev1.ResourceMemory], 0), most)}
 	var err error
 	if t.apart, err = compileTerms(r.Namespace, "required pod anti-affinity", r.Apart); err != nil {
@@ -158,12 +147,12 @@ func (r Record) Compile() (*Template, error) {
 	return t, nil
 }
 
-// Record returns what the template's pods mean to others. It shares its slices
-// and maps with the template: read only.
-func (t *Template) Record() Record { return t.record }
+// Mold returns what the template's pods mean to others. It shares its slices and
+// maps with the template: read only.
+func (t *Template) Mold() api.Mold { return t.mold }
 
 // Priority returns the priority of the template's pods.
-func (t *Template) Priority() int32 { return t.record.Priority }
+func (t *Template) Priority() int32 { return t.mold.Priority }
 
 // newConstraint reads a topology spread constraint.
 // Source: Kubernetes, "Pod Topology Spread Constraints": minDomains is 1,
@@ -171,7 +160,7 @@ func (t *Template) Priority() int32 { return t.record.Priority }
 // keys of matchLabelKeys that the pod has no label for are ignored. That a
 // selector which is empty counts no pods is what kube-scheduler does.
 func newConstraint(namespace string, own labels.Set, from *corev1.TopologySpreadConstraint) (constraint, error) {
-	t, err := compileTerm(namespace, Term{TopologyKey: from.TopologyKey, Selector: withKeys(from.LabelSelector, own, from.MatchLabelKeys, nil)})
+	t, err := compileTerm(namespace, api.MoldTerm{TopologyKey: from.TopologyKey, Selector: withKeys(from.LabelSelector, own, from.MatchLabelKeys, nil)})
 	if err != nil {
 		return constraint{}, err
 	}

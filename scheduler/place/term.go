@@ -8,26 +8,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
-// A Term selects pods, and says how near counts as together. Whether it brings
-// pods together or keeps them apart depends on where it stands in a Record.
-// Keys of labels that the template's own labels answer (matchLabelKeys,
-// mismatchLabelKeys) are part of its selector.
-type Term struct {
-	TopologyKey       string                `json:"topologyKey"`
-	Selector          *metav1.LabelSelector `json:"selector,omitempty"` // nil selects nothing
-	Namespaces        []string              `json:"namespaces,omitempty"`
-	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
-	Weight            int32                 `json:"weight,omitempty"` // of a preference; below zero it keeps apart
-}
-
-// newTerm makes the term of a record from that of a pod.
+// newTerm makes the term of a mold from that of a pod.
 // Source: KEP-3633, "Introduce MatchLabelKeys and MismatchLabelKeys to
 // PodAffinity and PodAntiAffinity": keys that the pod has no label for are
 // ignored, and so are all keys when there is no selector.
-func newTerm(from *corev1.PodAffinityTerm, own map[string]string, weight int32) Term {
-	return Term{
+func newTerm(from *corev1.PodAffinityTerm, own map[string]string, weight int32) api.MoldTerm {
+	return api.MoldTerm{
 		TopologyKey:       from.TopologyKey,
 		Selector:          withKeys(from.LabelSelector, own, from.MatchLabelKeys, from.MismatchLabelKeys),
 		Namespaces:        slices.Clone(from.Namespaces),
@@ -58,7 +48,7 @@ func withKeys(selector *metav1.LabelSelector, own map[string]string, same, other
 // A pair is a label and its value.
 type pair struct{ key, value string }
 
-// A term is a Term made ready: what it selects is found by a label where the
+// A term is an api.MoldTerm made ready: what it selects is found by a label where the
 // selector names the value of one.
 type term struct {
 	key        string // of the topology
@@ -70,7 +60,7 @@ type term struct {
 	weight     int64
 }
 
-func compileTerm(namespace string, from Term) (term, error) {
+func compileTerm(namespace string, from api.MoldTerm) (term, error) {
 	selector, err := metav1.LabelSelectorAsSelector(from.Selector)
 	if err != nil {
 		return term{}, fmt.Errorf("read its selector: %w", err)
@@ -87,7 +77,7 @@ func compileTerm(namespace string, from Term) (term, error) {
 	return t, nil
 }
 
-func compileTerms(namespace, what string, from []Term) ([]term, error) {
+func compileTerms(namespace, what string, from []api.MoldTerm) ([]term, error) {
 	out := make([]term, len(from))
 	for i := range from {
 		var err error
@@ -115,8 +105,8 @@ func exactPair(selector labels.Selector) (pair, bool) {
 // selects reports whether the pods of a template are selected. A namespace that
 // nobody declared has no labels but its name.
 func (t *term) selects(f *Fleet, other *Template) bool {
-	if !slices.Contains(t.namespaces, other.record.Namespace) {
-		if t.spaces == nil || !t.spaces.Matches(f.namespaceLabels(other.record.Namespace)) {
+	if !slices.Contains(t.namespaces, other.mold.Namespace) {
+		if t.spaces == nil || !t.spaces.Matches(f.namespaceLabels(other.mold.Namespace)) {
 			return false
 		}
 	}

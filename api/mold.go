@@ -1,0 +1,48 @@
+package api
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A Mold is what pods of one revision of a template mean to other pods: all that
+// has to be known of one that has a node when its spec is not. It is kept once for
+// each revision in use, not once for each pod.
+type Mold struct {
+	Namespace string            `json:"namespace"`
+	Workload  Identity          `json:"workload,omitzero"` // without a slot; no owner, no spreading by default
+	Labels    map[string]string `json:"labels,omitempty"`
+	Priority  int32             `json:"priority,omitempty"`
+	// Requests are whole numbers: CPU in thousandths, everything else in its
+	// base unit.
+	Requests map[corev1.ResourceName]int64 `json:"requests,omitempty"`
+	// Weighed is what counts in scores: requests of CPU and memory with 100
+	// thousandths and 200 MiB for every container that requests none.
+	Weighed   map[corev1.ResourceName]int64 `json:"weighed,omitempty"`
+	HostPorts []HostPort                    `json:"hostPorts,omitempty"`
+	Apart     []MoldTerm                    `json:"apart,omitempty"`     // required anti-affinity
+	Together  []MoldTerm                    `json:"together,omitempty"`  // required affinity, which attracts others
+	Preferred []MoldTerm                    `json:"preferred,omitempty"` // preferred affinity and anti-affinity
+}
+
+// A MoldTerm selects pods, and says how near counts as together. Whether it brings
+// pods together or keeps them apart depends on where it stands in a Mold.
+// Keys of labels that the template's own labels answer (matchLabelKeys,
+// mismatchLabelKeys) are part of its selector.
+type MoldTerm struct {
+	TopologyKey       string                `json:"topologyKey"`
+	Selector          *metav1.LabelSelector `json:"selector,omitempty"` // nil selects nothing
+	Namespaces        []string              `json:"namespaces,omitempty"`
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	Weight            int32                 `json:"weight,omitempty"` // of a preference; below zero it keeps apart
+}
+
+// HostPort is a port of the node that a pod occupies.
+type HostPort struct {
+	Protocol corev1.Protocol `json:"protocol"`
+	IP       string          `json:"ip,omitempty"` // "" for all addresses
+	Port     int32           `json:"port"`
+}
+
+// MoldKey names the mold of a pod in AssignmentSet.Molds.
+func (p Pod) MoldKey() string { return p.Workload().String() + "@" + p.Revision }
