@@ -230,9 +230,7 @@ func (r *runner) judge() {
 	if i, met := r.successPolicy(); met {
 		r.aim(batchv1.JobComplete, batchv1.JobReasonSuccessPolicy, fmt.Sprintf("Matched rules at index %d", i))
 	}
-	if !r.queue() && done >= r.limit() || r.queue() && done > 0 && len(r.active) == 0 {
-		r.aim(batchv1.JobComplete, batchv1.JobReasonCompletionsReached, "Reached expected number of succeeded pods")
-	}
+	r.allDone()
 	if limit := r.spec.ActiveDeadlineSeconds; limit != nil && !*r.spec.Suspend && !r.run.Started.IsZero() && r.run.Target.Type == "" {
 		due := r.run.Started.Add(time.Duration(min(*limit, math.MaxInt64/int64(time.Second))) * time.Second)
 		if !r.in.calendar.Before(due) {
@@ -240,6 +238,14 @@ func (r *runner) judge() {
 			return
 		}
 		r.c.calendarAt(due)
+	}
+}
+
+// allDone ends a run that has nothing left to do.
+func (r *runner) allDone() {
+	done := r.done.count()
+	if !r.queue() && done >= r.limit() || r.queue() && done > 0 && len(r.active) == 0 {
+		r.aim(batchv1.JobComplete, batchv1.JobReasonCompletionsReached, "Reached expected number of succeeded pods")
 	}
 }
 

@@ -96,6 +96,10 @@ func (r *runner) decide(pods []*pod) {
 			r.suspend()
 		default:
 			r.work()
+			// The last pod of a work queue may have just been given up.
+			if r.allDone(); r.run.Target.Type != "" {
+				r.finish()
+			}
 		}
 	}
 	if r.run.Finished() {
