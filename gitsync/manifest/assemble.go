@@ -34,6 +34,8 @@ func Assemble(unit string, commit api.Commit, files []Decoded) (api.Snapshot, []
 		}
 	}
 	problems = append(problems, clashes(objects)...)
+	objects, refused := admit(objects)
+	problems = append(problems, refused...)
 	return api.NewSnapshot(map[string]api.Commit{unit: commit}, objects), api.SortInvalid(problems)
 }
 

@@ -43,11 +43,7 @@ var FieldScopes = []FieldScope{
 	planned[corev1.PodSpec]("setHostnameAsFQDN", "false", "the host name is the short one"),
 	planned[corev1.PodSpec]("hostnameOverride", "", "use hostname"),
 	planned[corev1.PodSpec]("resources", "", "write the resources of each container"),
-	warn(planned[corev1.PodSpec]("priorityClassName", "", "all pods have the same priority")),
-	warn(planned[corev1.PodSpec]("priority", "0", "all pods have the same priority")),
-	warn(planned[corev1.PodSpec]("preemptionPolicy", "Never", "no pod is removed in favor of another")),
 	warn(planned[corev1.PodSpec]("automountServiceAccountToken", "false", "no token is mounted: there is no API server that would accept it for writing")),
-	warn(planned[corev1.PodSpec]("topologySpreadConstraints", "", "pods are spread over the nodes by their number alone")),
 	planned[corev1.PodSpec]("readinessGates", "", "there is nobody who could set the conditions"),
 	planned[corev1.PodSpec]("schedulingGates", "", "there is nobody who could remove the gates"),
 	planned[corev1.PodSpec]("evictionResponders", "", "nobody but Shoal itself evicts pods"),
@@ -57,9 +53,6 @@ var FieldScopes = []FieldScope{
 	out[corev1.PodSpec]("resourceClaims", "", "dynamic resource allocation needs drivers"),
 	out[corev1.PodSpec]("schedulerName", "default-scheduler", "there is one scheduler"),
 	out[corev1.PodOS]("name", "linux", "nodes run Linux"),
-	warn(planned[corev1.Affinity]("podAffinity", "", "pods are not brought together by it")),
-	warn(planned[corev1.Affinity]("podAntiAffinity", "", "PODS ARE NOT KEPT APART by it")),
-	warn(planned[corev1.NodeAffinity]("preferredDuringSchedulingIgnoredDuringExecution", "", "no node is preferred by it")),
 
 	planned[corev1.Container]("restartPolicy", "", "sidecars (init containers that keep running) are not started"),
 	planned[corev1.Container]("restartPolicyRules", "", "the pod's restartPolicy decides alone"),
@@ -145,10 +138,8 @@ var FieldScopes = []FieldScope{
 var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.PodSpec](): names("volumes initContainers containers restartPolicy terminationGracePeriodSeconds dnsPolicy nodeSelector " +
 		"serviceAccountName serviceAccount nodeName hostNetwork securityContext imagePullSecrets hostname subdomain affinity tolerations hostAliases " +
-		"dnsConfig enableServiceLinks os"),
-	reflect.TypeFor[corev1.Affinity]():     names("nodeAffinity"),
-	reflect.TypeFor[corev1.NodeAffinity](): names("requiredDuringSchedulingIgnoredDuringExecution"),
-	reflect.TypeFor[corev1.PodOS]():        names(""),
+		"dnsConfig enableServiceLinks os priorityClassName priority preemptionPolicy topologySpreadConstraints"),
+	reflect.TypeFor[corev1.PodOS](): names(""),
 	reflect.TypeFor[corev1.Container](): names("name image command args workingDir ports envFrom env resources volumeMounts livenessProbe readinessProbe " +
 		"startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext"),
 	reflect.TypeFor[corev1.ContainerPort]():        names("name hostPort containerPort hostIP"),
