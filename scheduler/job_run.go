@@ -96,7 +96,9 @@ func (r *runner) decide(pods []*pod) {
 			r.suspend()
 		default:
 			r.work()
-			// The last pod of a work queue may have just been given up.
+		}
+		if !r.run.Finished() && r.run.Target.Type == "" {
+			// The last pod of a work queue may have just been stopped.
 			if r.allDone(); r.run.Target.Type != "" {
 				r.finish()
 			}
