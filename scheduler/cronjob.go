@@ -73,13 +73,13 @@ func (d *cronJob) recall(pods []*pod) map[int64][]*pod {
 	for _, p := range pods {
 		slot, ok := api.ParseJobSlot(p.Slot)
 		if !ok || slot.Minute == 0 {
-			d.c.stop(p, reasonJobChanged)
+			d.c.stopIfHere(p, reasonJobChanged)
 			continue
 		}
 		if _, found := d.cron.Run(slot.Minute); !found {
 			at := time.Unix(slot.Minute*60, 0).UTC()
 			if !d.cron.Last.Before(at) && !d.cron.Last.IsZero() {
-				d.c.stop(p, reasonHistory)
+				d.c.stopIfHere(p, reasonHistory)
 				continue
 			}
 			run := begin(template{revision: p.Revision, unit: p.unit, commit: p.commit}, []*pod{p}, d.in)
@@ -264,7 +264,7 @@ func (d *cronJob) forget(byRun map[int64][]*pod) {
 		}
 		d.changes[i] = change{}
 		for _, p := range byRun[run.Minute()] {
-			d.changes[i].stop(p, reason)
+			d.changes[i].stopIfHere(p, reason)
 		}
 	}
 	slices.Reverse(runs)

@@ -74,7 +74,7 @@ func decideJob(w *workload, spec batchv1.JobSpec, pods []*pod, in *input) change
 		if p.Revision == w.revision {
 			mine = append(mine, p)
 		} else {
-			c.stop(p, reasonJobChanged)
+			c.stopIfHere(p, reasonJobChanged)
 		}
 	}
 	run, known := in.facts.Jobs[w.id.String()]
@@ -100,11 +100,19 @@ func begin(t template, pods []*pod, in *input) api.JobRun {
 	return run
 }
 
+// stopIfHere stops a pod of a Job, unless its node is gone: what such a pod does
+// is decided when it is heard of again.
+func (c *change) stopIfHere(p *pod, reason string) {
+	if !p.lost {
+		c.stop(p, reason)
+	}
+}
+
 // leftovers reports whether pods that were told to go, by this decision or by an
 // earlier one, may still be running.
 func (r *runner) leftovers() bool {
 	for _, s := range r.c.stops {
-		if s.pod.node != "" && !s.pod.lost && !s.pod.ended() {
+		if s.pod.node != "" && !s.pod.ended() {
 			return true
 		}
 	}

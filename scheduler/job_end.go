@@ -291,7 +291,6 @@ func (r *runner) finish() {
 	for _, p := range r.activePods() {
 		r.drop(p, reasonJobOver)
 	}
-	r.c.stopAll(r.lost, reasonJobOver)
 	if r.leftovers() {
 		return
 	}
@@ -310,7 +309,6 @@ func (r *runner) suspend() {
 	for _, p := range r.activePods() {
 		r.drop(p, reasonSuspended)
 	}
-	r.c.stopAll(r.lost, reasonSuspended)
 }
 
 // rest is all that happens to a run that is over: what a node brings back ends,
@@ -319,11 +317,6 @@ func (r *runner) suspend() {
 func (r *runner) rest() {
 	for _, p := range r.activePods() {
 		r.drop(p, reasonJobOver)
-	}
-	for _, p := range r.lost {
-		if !slices.ContainsFunc(r.c.stops, func(s stop) bool { return s.pod == p }) {
-			r.c.stop(p, reasonJobOver)
-		}
 	}
 	if r.spec.TTLSecondsAfterFinished == nil {
 		return
@@ -341,7 +334,7 @@ func (r *runner) rest() {
 func (r *runner) dropEnded(keep int, reason string) {
 	surplus := max(0, len(r.ended)-keep)
 	for _, p := range r.ended[:surplus] {
-		r.c.stop(p, reason)
+		r.c.stopIfHere(p, reason)
 	}
 	r.ended = r.ended[surplus:]
 }

@@ -123,7 +123,7 @@ func (r *runner) sort(pods []*pod) {
 			r.ended = append(r.ended, p)
 			r.failed[i] = r.failed[i] || p.phase() == corev1.PodFailed
 		case !mine:
-			r.c.stop(p, reasonJobChanged)
+			r.c.stopIfHere(p, reasonJobChanged)
 		case p.lost && elsewhere && (!r.w.exclusive || granted && (holder.Released || holder.Node != p.node)):
 			r.lost = append(r.lost, p)
 		case p.node != "" && !p.lost && granted && holder.Node != p.node && p.claim.Less(holder.Claim):
@@ -226,11 +226,11 @@ func (r *runner) activePods() []*pod {
 	return out
 }
 
-// drop stops a pod that was to run.
+// drop stops a pod that was to run, as far as it can be told.
 func (r *runner) drop(p *pod, reason string) {
 	i, _ := r.piece(p.Identity)
 	delete(r.active, i)
-	r.c.stop(p, reason)
+	r.c.stopIfHere(p, reason)
 	if p.node != "" && !p.lost {
 		r.ending[p.Slot]++
 	}
