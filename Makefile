@@ -109,6 +109,7 @@ bench-fleet: keeper ## measure fleets: deaths, splits, pushes, what idling costs
 .PHONY: bench-scheduler
 bench-scheduler: ## measure placing in memory on 100 to 10,000 nodes, on one core; JSON lines
 	GOMAXPROCS=1 go test -timeout 30m -count=1 -run '^$$' -bench Place -benchtime 1x ./scheduler/place | grep --line-buffered '^{'
+	GOMAXPROCS=1 go test -timeout 30m -count=1 -run '^$$' -bench Steady -benchtime 1x ./scheduler | grep --line-buffered '^{'
 
 .PHONY: bench
 bench: bench-onenode bench-fleet bench-scheduler ## run all benchmarks

@@ -105,14 +105,13 @@ func podLabels(w *workload, revision string) map[string]string {
 // molds returns what is to be remembered of every revision in use.
 func (in *input) molds(set *api.AssignmentSet) map[string]api.Mold {
 	out := map[string]api.Mold{}
-	seen := make(map[castKey]bool, len(in.casts))
-	see := func(p api.Pod, booked bool) {
-		key := castKey{p.Workload(), p.Revision}
-		if seen[key] {
+	var last *api.Pod
+	see := func(p *api.Pod, booked bool) {
+		if last != nil && last.Revision == p.Revision && last.Owner == p.Owner && last.Kind == p.Kind && last.Namespace == p.Namespace {
 			return
 		}
-		seen[key] = true
-		c := in.castKnown(p)
+		last = p
+		c := in.castKnown(*p)
 		if c.mold == nil && booked {
 			c.booked()
 		}
@@ -121,13 +120,13 @@ func (in *input) molds(set *api.AssignmentSet) map[string]api.Mold {
 		}
 	}
 	for i := range set.Pods {
-		see(set.Pods[i].Pod, true)
+		see(&set.Pods[i].Pod, true)
 	}
 	for i := range set.Remove {
-		see(set.Remove[i].Assignment.Pod, true)
+		see(&set.Remove[i].Assignment.Pod, true)
 	}
 	for i := range set.Pending {
-		see(set.Pending[i].Pod, false)
+		see(&set.Pending[i].Pod, false)
 	}
 	if len(out) == 0 {
 		return nil

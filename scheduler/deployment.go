@@ -28,6 +28,10 @@ func decideDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *in
 		return c
 	}
 	minReady := seconds(value.Spec.MinReadySeconds)
+	if w.rests(pods, minReady, in.now) {
+		c.rollout = c.progress(w, value, pods, w.current(), minReady, in)
+		return c
+	}
 	all := in.muster(w, pods)
 	live := c.replaceEnded(all.here)
 	target := w.rolloutTarget(value, live, in.facts.Rollouts[w.id.String()])
@@ -42,6 +46,21 @@ func decideDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *in
 	here.want = all.want
 	c.rollout = c.progress(&here, value, live, target, minReady, in)
 	return c
+}
+
+// rests reports whether every slot has one available pod of the template in Git,
+// and nothing keeps any from staying: then there is nothing to decide. Most of a
+// fleet is so most of the time.
+func (w *workload) rests(pods []*pod, minReady time.Duration, now time.Time) bool {
+	if len(pods) != w.want {
+		return false
+	}
+	for i, p := range pods {
+		if ok, _ := p.available(minReady, now); !ok || p.node == "" || p.leaving || p.ended() || p.Revision != w.revision || i > 0 && pods[i-1].Slot == p.Slot {
+			return false
+		}
+	}
+	return true
 }
 
 // rolloutTarget is the template the Deployment moves to: the one in Git, or,

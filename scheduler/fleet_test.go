@@ -253,6 +253,7 @@ func TestAFleetInTroubleDecidesTheSameTwice(t *testing.T) {
 		if diff := differ(d, again); diff != "" {
 			t.Fatal(diff)
 		}
+		board.Assigned.Pods = slices.Clone(board.Assigned.Pods) // a set at rest is the same list
 		slices.Reverse(board.Nodes)
 		slices.Reverse(board.Pods)
 		slices.Reverse(board.Health)

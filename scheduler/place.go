@@ -229,21 +229,3 @@ func (p *placer) claimed(s placement, d place.Demand) {
 	p.claims = append(p.claims, ClaimRequest{Identity: s.pod.Identity, Node: placed.Nodes[0], Expect: holder.Claim})
 	p.wait(s, waitsForClaim)
 }
-
-// assigned lists the pods that have nodes, in their order.
-func (p *placer) assigned() []api.Assignment {
-	gone := make(map[*pod]bool, len(p.evicted))
-	for _, e := range p.evicted {
-		gone[e.pod] = true
-	}
-	out := make([]api.Assignment, 0, len(p.kept)+len(p.placed))
-	for _, pods := range [][]*pod{p.kept, p.placed} {
-		for _, k := range pods {
-			if !gone[k] {
-				out = append(out, k.assignment())
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
-	return out
-}

@@ -23,6 +23,7 @@ type pod struct {
 	nominated string        // the node on which others go for it
 	state     *api.PodState // what its node says of it; nil until it has said something
 	lost      bool          // its node is gone: what is known of the pod is old
+	stopped   bool          // it is told to stop now
 	leaving   bool          // its node is drained
 	// over is how it ended, when an earlier decision knew; its node may have
 	// forgotten since.

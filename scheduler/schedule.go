@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -44,6 +43,9 @@ type input struct {
 	ending map[api.Identity]map[string]int
 	casts  map[castKey]*cast            // of revisions in use
 	spaces map[string]map[string]string // labels of namespaces
+	// changed says that the pods that have nodes are not those of the decision
+	// before, beyond what is started and stopped now.
+	changed bool
 }
 
 func newInput(board api.Board, facts api.Facts, authority Authority, now time.Time) *input {
@@ -136,7 +138,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	d.Set.Remove = in.remove(removals, r.stops)
 	placed := assignPods(in, r.kept, d.Set.Remove, r.starts)
 	d.Set.Remove = in.remove(d.Set.Remove, placed.evicted)
-	d.Set.Pods, d.Set.Pending, d.Claims = withEnded(placed.assigned(), r.over), placed.pending, placed.claims
+	d.Set.Pods, d.Set.Pending, d.Claims = r.assigned(placed), placed.pending, placed.claims
 	d.Set.Molds = in.molds(&d.Set)
 	d.Release = spentClaims(&d, in)
 	d.Facts.Created = created(snapshot, board.Nodes, facts.Created, now)
@@ -150,21 +152,27 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	return d
 }
 
-// withEnded adds the pods that have ended to those that run, which are sorted:
-// they occupy nothing and are nowhere in the way.
-func withEnded(assigned []api.Assignment, over []*pod) []api.Assignment {
-	if len(over) == 0 {
-		return assigned
+// assigned lists the pods that have nodes, in their order: those that run, and
+// those that have ended, which occupy nothing and are nowhere in the way. Where
+// nothing changed it is the former list.
+func (r *round) assigned(placed *placer) []api.Assignment {
+	former := r.in.board.Assigned.Pods
+	if former != nil && !r.in.changed && len(placed.placed) == 0 && len(placed.evicted) == 0 && len(r.kept)+len(r.over) == len(former) {
+		return former
 	}
-	slices.SortFunc(over, func(a, b *pod) int { return a.Compare(b.Pod) })
-	out := make([]api.Assignment, 0, len(assigned)+len(over))
-	for _, p := range over {
-		for len(assigned) > 0 && assigned[0].Pod.Compare(p.Pod) < 0 {
-			out, assigned = append(out, assigned[0]), assigned[1:]
+	for _, e := range placed.evicted {
+		e.pod.stopped = true
+	}
+	out := make([]api.Assignment, 0, len(r.kept)+len(r.over)+len(placed.placed))
+	for _, pods := range [][]*pod{r.kept, placed.placed, r.over} {
+		for _, p := range pods {
+			if !p.stopped {
+				out = append(out, p.assignment())
+			}
 		}
-		out = append(out, p.assignment())
 	}
-	return append(out, assigned...)
+	slices.SortFunc(out, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
+	return out
 }
 
 // A round collects what is decided about all workloads.
@@ -193,21 +201,25 @@ func (r *round) decide(w *workload, pods []*pod) {
 	r.wakeAt(c.wake)
 	r.calendar = earliest(r.calendar, c.calendar)
 	r.remember(w, &c)
-	stopped := make(map[*pod]bool, len(c.stops))
 	for _, s := range c.stops {
-		stopped[s.pod] = true
+		s.pod.stopped = true
 	}
 	r.stops = append(r.stops, c.stops...)
+	var last *cast
 	for _, p := range pods {
 		switch {
-		case stopped[p]:
+		case p.stopped:
 		case p.ended() && p.node != "":
+			r.in.changed = r.in.changed || p.over != p.phase()
 			p.over = p.phase()
 			r.over = append(r.over, p)
 		case p.node == "":
 			r.starts = append(r.starts, r.in.placement(w, p))
 		default:
-			p.cast = r.in.castOf(w, p.Revision)
+			if last == nil || last.revision != p.Revision {
+				last = r.in.castOf(w, p.Revision)
+			}
+			p.cast = last
 			r.kept = append(r.kept, p)
 		}
 	}
@@ -254,96 +266,6 @@ func (c *change) hold(w *workload, in *input) {
 	if cron, known := in.facts.CronJobs[w.id.String()]; known {
 		c.cron = &cron
 	}
-}
-
-// existing lists the pods that exist, by workload, in the order of their
-// identities, and the removals that are still under way.
-func existing(in *input) (map[api.Identity][]*pod, []api.Removal) {
-	observed := map[string]*api.PodState{}
-	reporting := map[string]bool{}
-	where := map[string]string{}
-	for i := range in.board.Pods {
-		record := &in.board.Pods[i]
-		reporting[record.Node] = true
-		if in.forgotten(record.Node) {
-			continue
-		}
-		for j := range record.Pods {
-			state := &record.Pods[j]
-			observed[state.Pod.Instance] = state
-			where[state.Pod.Instance] = record.Node
-		}
-	}
-	pods := map[api.Identity][]*pod{}
-	add := func(p *pod) {
-		in.placeOf(p)
-		pods[p.Workload()] = append(pods[p.Workload()], p)
-	}
-	removals := in.removalsUnderWay(observed, reporting)
-	for _, a := range in.board.Assigned.Pods {
-		state := observed[a.Pod.Instance]
-		delete(observed, a.Pod.Instance)
-		if in.forgotten(a.Node) {
-			continue
-		}
-		add(&pod{
-			Pod: a.Pod, node: a.Node, unit: a.Unit, commit: a.Commit, claim: a.Claim, created: a.Created, reason: a.Reason,
-			state: state, over: a.Ended,
-		})
-	}
-	for _, u := range in.board.Assigned.Pending {
-		add(&pod{Pod: u.Pod, unit: u.Unit, commit: u.Commit, created: u.Created, reason: u.Why, nominated: u.Nominated})
-	}
-	for _, instance := range slices.Sorted(maps.Keys(observed)) {
-		state := observed[instance]
-		p := &pod{
-			Pod: state.Pod, node: where[instance], unit: state.Unit, commit: state.Commit,
-			created: cmp.Or(state.Started, in.now), reason: reasonAdopted, claim: state.Claim, state: state,
-		}
-		if !state.Stopping {
-			add(p)
-			continue
-		}
-		// Removed by a decision that nobody remembers. It must not be adopted:
-		// once gone it would be started again.
-		r := api.Removal{Assignment: p.assignment(), At: in.now, Seen: true, Reason: reasonAdopted}
-		in.count(r, true)
-		removals = append(removals, r)
-	}
-	for _, list := range pods {
-		slices.SortFunc(list, func(a, b *pod) int { return a.Compare(b.Pod) })
-	}
-	return pods, removals
-}
-
-// placeOf notes what the state of its node means for a pod.
-func (in *input) placeOf(p *pod) {
-	if p.node == "" {
-		return
-	}
-	p.lost = in.health[p.node].Gone()
-	if n := in.node(p.node); n != nil && !p.lost {
-		p.leaving = n.info.Draining
-	}
-}
-
-// removalsUnderWay returns the removals that are not known to be done, and takes
-// their pods out of what was observed.
-func (in *input) removalsUnderWay(observed map[string]*api.PodState, reporting map[string]bool) []api.Removal {
-	var out []api.Removal
-	for _, r := range in.board.Assigned.Remove {
-		a := r.Assignment
-		_, there := observed[a.Pod.Instance]
-		delete(observed, a.Pod.Instance)
-		done := !there && reporting[a.Node] && (r.Seen || in.now.Sub(r.At) >= forgetRemoval)
-		if done || in.forgotten(a.Node) {
-			continue
-		}
-		r.Seen = r.Seen || there
-		in.count(r, there)
-		out = append(out, r)
-	}
-	return out
 }
 
 // count notes that a pod was told to go and may still be there. On a node that
