@@ -149,6 +149,9 @@ func (m *model) runJobs(command string, args []string) (string, bool) {
 				fmt.Fprintf(&out, "%s %s: %s\n", verb, s.Pod, s.Reason)
 			}
 		}
+		for _, s := range p.Move {
+			fmt.Fprintf(&out, "move %s from %s to %s: %s\n", s.Pod, s.From, s.To, s.Reason)
+		}
 		lines := strings.SplitAfter(out.String(), "\n")
 		slices.Sort(lines)
 		return strings.Join(lines, "") + fmt.Sprintf("%d stay\n", p.Stay), true

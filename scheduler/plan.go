@@ -14,10 +14,14 @@ import (
 // A Plan says what a fleet would have done once it has come to rest with a
 // snapshot. Its JSON form is stable.
 type Plan struct {
-	Start   []Step `json:"start"`
-	Stop    []Step `json:"stop"`
-	Pending []Step `json:"pending"` // wanted, and fits nowhere
-	Stay    int    `json:"stay"`    // pods that are not touched
+	Objects Objects `json:"objects"`
+	Start   []Step  `json:"start"`
+	Stop    []Step  `json:"stop"`
+	Move    []Move  `json:"move"`
+	Pending []Step  `json:"pending"` // wanted, and fits nowhere
+	Stay    int     `json:"stay"`    // pods that are not touched
+	// Losses are what the fleet would do if one node died after that.
+	Losses []Loss `json:"losses"`
 }
 
 // A Step is one pod that starts or stops. The pod is named by identity: what
@@ -29,8 +33,20 @@ type Step struct {
 	Reason   string `json:"reason"`
 }
 
+// A Move is a pod that stops on one node and starts on another, though its
+// template is the same.
+type Move struct {
+	Pod      string `json:"pod"`
+	Revision string `json:"revision"`
+	From     string `json:"from"`
+	To       string `json:"to"`
+	Reason   string `json:"reason"` // why it stops where it is
+}
+
 // Empty reports whether nothing would change.
-func (p Plan) Empty() bool { return len(p.Start)+len(p.Stop)+len(p.Pending) == 0 }
+func (p Plan) Empty() bool {
+	return p.Objects.empty() && len(p.Start)+len(p.Stop)+len(p.Move)+len(p.Pending) == 0
+}
 
 // maxRounds bounds how long Foresee goes on: a rolling update takes a round for
 // each step, and no workload has more steps than pods.
@@ -42,10 +58,34 @@ const maxRounds = 10_000
 // CronJob becomes due and no Job is late. A Job whose first pods start has
 // succeeded as a whole: what it starts after them is not foreseen.
 func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
-	before := map[string]api.Assignment{}
-	for _, a := range board.Assigned.Pods {
-		before[a.Pod.Instance] = a
+	before := board.Assigned.Pods
+	rest := comeToRest(snapshot, board, facts, now)
+	return compare(before, rest.board.Assigned, rest.reasons)
+}
+
+// ForeseeChange foresees what a fleet would do when one snapshot takes the place
+// of another: what is on the board comes to rest with the old one first. What
+// would happen if one of the nodes died after that is part of the plan.
+func ForeseeChange(old, snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
+	first := rest{board: board, facts: facts, now: now}
+	if old.Known() {
+		first = comeToRest(old, board, facts, now)
 	}
+	last := comeToRest(snapshot, first.board, first.facts, first.now)
+	p := compare(first.board.Assigned.Pods, last.board.Assigned, last.reasons)
+	p.Objects, p.Losses = compareObjects(old, snapshot), foreseeLosses(snapshot, last)
+	return p
+}
+
+// A rest is a fleet that has nothing left to do.
+type rest struct {
+	board   api.Board
+	facts   api.Facts
+	now     time.Time
+	reasons map[string]string // why pods were stopped on the way, by instance
+}
+
+func comeToRest(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) rest {
 	reasons := map[string]string{}
 	board = reported(board)
 	calendar := now
@@ -64,7 +104,7 @@ func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.T
 			now = wake
 		}
 	}
-	return compare(before, board.Assigned, reasons)
+	return rest{board, facts, now, reasons}
 }
 
 // granting decides with a quorum that grants every claim at once.
@@ -150,23 +190,43 @@ func obeyed(board api.Board, set api.AssignmentSet, now time.Time) api.Board {
 	return out
 }
 
-func compare(before map[string]api.Assignment, after api.AssignmentSet, reasons map[string]string) Plan {
-	p := Plan{Start: []Step{}, Stop: []Step{}, Pending: []Step{}}
+func compare(former []api.Assignment, after api.AssignmentSet, reasons map[string]string) Plan {
+	p := Plan{Start: []Step{}, Stop: []Step{}, Move: []Move{}, Pending: []Step{}, Losses: []Loss{}}
+	p.Objects = compareObjects(api.Snapshot{}, api.Snapshot{})
+	before := make(map[string]bool, len(former))
+	for _, a := range former {
+		before[a.Pod.Instance] = true
+	}
+	var started []api.Assignment
+	byPod := map[string][]int{} // started, by identity and revision
 	for _, a := range after.Pods {
-		if _, there := before[a.Pod.Instance]; there {
+		if before[a.Pod.Instance] {
 			delete(before, a.Pod.Instance)
 			p.Stay++
 			continue
 		}
-		p.Start = append(p.Start, Step{a.Pod.Identity.String(), a.Pod.Revision, a.Node, a.Reason})
+		key := a.Pod.Identity.String() + "@" + a.Pod.Revision
+		byPod[key] = append(byPod[key], len(started))
+		started = append(started, a)
 	}
-	gone := make([]api.Assignment, 0, len(before))
-	for _, a := range before {
-		gone = append(gone, a)
+	moved := map[int]bool{}
+	for _, a := range former {
+		if !before[a.Pod.Instance] {
+			continue
+		}
+		id, reason := a.Pod.Identity.String(), reasons[a.Pod.Instance]
+		key := id + "@" + a.Pod.Revision
+		if to := byPod[key]; len(to) > 0 && started[to[0]].Node != a.Node {
+			p.Move = append(p.Move, Move{id, a.Pod.Revision, a.Node, started[to[0]].Node, reason})
+			byPod[key], moved[to[0]] = to[1:], true
+			continue
+		}
+		p.Stop = append(p.Stop, Step{id, a.Pod.Revision, a.Node, reason})
 	}
-	slices.SortFunc(gone, func(a, b api.Assignment) int { return a.Pod.Compare(b.Pod) })
-	for _, a := range gone {
-		p.Stop = append(p.Stop, Step{a.Pod.Identity.String(), a.Pod.Revision, a.Node, reasons[a.Pod.Instance]})
+	for i, a := range started {
+		if !moved[i] {
+			p.Start = append(p.Start, Step{a.Pod.Identity.String(), a.Pod.Revision, a.Node, a.Reason})
+		}
 	}
 	for _, u := range after.Pending {
 		p.Pending = append(p.Pending, Step{Pod: u.Pod.Identity.String(), Revision: u.Pod.Revision, Reason: u.Reason})

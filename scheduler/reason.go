@@ -39,6 +39,7 @@ const (
 	waitsForQuorum  = "waits for a leader with a quorum: only one pod of its identity may run"
 	waitsForClaim   = "waits for the claim of its identity"
 	waitsForRelease = "waits until the node that holds the claim of its identity cannot be running it any more"
+	waitsForNode    = "waits for its node: no other may have it"
 	waitsForVictims = "waits until the pods that it preempts are gone"
 	waitsForBrake   = "waits: many pods were replaced within 30 s"
 	waitsForCheck   = "waits: most nodes were lost within 30 s, and the leader has not made sure yet that it is not cut off itself"
