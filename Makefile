@@ -75,6 +75,7 @@ race: ## run the tests that start no processes with the race detector (needs a C
 golden: ## rewrite golden files; review the diff
 	go test ./scheduler ./scheduler/place -run Scenarios -update
 	go test ./gitsync -run Corpus -update
+	go test ./cmd/shoal -run GoldenPlans -update
 
 .PHONY: props
 props: ## run the property tests with 20,000 cases each

@@ -1,66 +1,86 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/daemon"
+	"github.com/shoal-dev/shoal/gitsync"
 	"github.com/shoal-dev/shoal/scheduler"
 )
 
+// planFlags are what a plan is made from.
+type planFlags struct {
+	base, head string
+	nodes      string
+	empty      bool
+	output     string
+}
+
 func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "plan PATH",
-		Short: "Show what a folder of manifests would start and stop",
+		Use:   "plan [PATH]",
+		Short: "Show what manifests would start, stop and move, before they are committed",
 		Long: "Plan checks a folder as `shoal check` does, and then shows what a fleet would do\n" +
-			"if it were committed: which pods start and stop, and what does not fit and why.\n" +
-			"It asks the daemon on this machine what runs now; without one, or with --empty,\n" +
-			"it plans for an empty machine like this one. Nothing is changed.\n\n" +
-			"The exit status is 0 when nothing would change, 3 when something would, and 1\n" +
-			"when the folder has errors or a pod does not fit.",
-		Args: cobra.ExactArgs(1),
+			"if it were committed: which objects differ, which pods start, stop and move, and\n" +
+			"to where, what does not fit and why, and what would run nowhere if a node died\n" +
+			"after that. Nothing is changed.\n\n" +
+			"The folder is read as it is on disk, or with --head as it is in a commit. The\n" +
+			"fleet is the one that the daemon on this machine belongs to; with --nodes it is\n" +
+			"made of the nodes in a file, as `kubectl get nodes -o yaml` prints them, and runs\n" +
+			"what --base says, or nothing. That needs no daemon and no network.\n\n" +
+			"The exit status is 0 when nothing would change, 3 when something would, 1 when\n" +
+			"there are mistakes or a pod does not fit, and 2 when something cannot be read.",
+		Example: "  shoal plan clusters/home\n" +
+			"  shoal plan clusters/home --nodes nodes.yaml --base origin/main --head HEAD -o markdown",
+		Args: cobra.MaximumNArgs(1),
 	}
 	s := addSettings(cmd, nil)
-	output := addOutput(cmd)
-	empty := cmd.Flags().Bool("empty", false, "plan for an empty machine like this one, whatever runs")
+	var f planFlags
+	cmd.Flags().StringVar(&f.base, "base", "", "the commit that the fleet runs now")
+	cmd.Flags().StringVar(&f.head, "head", "", "the commit to plan for, instead of the folder on disk")
+	cmd.Flags().StringVar(&f.nodes, "nodes", "", "plan for the nodes in this file, without a daemon")
+	cmd.Flags().BoolVar(&f.empty, "empty", false, "plan for an empty machine like this one, whatever runs")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text, json or markdown")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := output.json()
-		if err != nil {
-			return err
+		print, known := planPrinters[f.output]
+		if !known {
+			return fmt.Errorf("--output: %q is none of text, json and markdown", f.output)
 		}
 		cfg, err := s.load()
 		if err != nil {
 			return err
 		}
-		snapshot, problems, err := readFolder(cmd, args[0])
+		folder := "."
+		if len(args) > 0 {
+			folder = args[0]
+		}
+		head, err := readRevision(cmd, folder, f.head)
 		if err != nil {
 			return err
 		}
-		if mistakes(problems) > 0 {
-			if err := printProblems(cmd.ErrOrStderr(), args[0], snapshot, problems); err != nil {
+		var base api.Snapshot
+		if f.base != "" {
+			if base, err = readRevision(cmd, folder, f.base); err != nil {
 				return err
 			}
-			return exitError(1)
 		}
-		decision := daemon.EmptyDecision(cfg)
-		if !*empty {
-			if live, err := daemon.NewClient(cfg.Socket()).Decision(cmd.Context()); err == nil {
-				decision = live
-			} else {
-				fmt.Fprintln(cmd.ErrOrStderr(), "no daemon answers: planning for an empty machine like this one")
-			}
+		fleet, live, err := fleetOf(cmd, cfg, f)
+		if err != nil {
+			return err
 		}
-		plan := scheduler.Foresee(snapshot, decision.Board, decision.Facts, time.Now())
-		if asJSON {
-			err = json.NewEncoder(cmd.OutOrStdout()).Encode(plan)
-		} else {
-			err = printPlan(cmd.OutOrStdout(), plan)
+		plan := scheduler.ForeseeChange(base, head, fleet.Board, fleet.Facts, time.Now())
+		if live && f.base == "" {
+			plan.Objects = scheduler.Objects{} // what runs is known by its pods alone
 		}
-		switch {
+		switch err := print(cmd.OutOrStdout(), plan); {
 		case err != nil:
 			return err
 		case len(plan.Pending) > 0:
@@ -73,21 +93,60 @@ func planCommand() *cobra.Command {
 	return cmd
 }
 
-func printPlan(w io.Writer, p scheduler.Plan) error {
-	for _, list := range []struct {
-		sign  string
-		steps []scheduler.Step
-	}{{"-", p.Stop}, {"+", p.Start}, {"!", p.Pending}} {
-		for _, step := range list.steps {
-			where := step.Node
-			if where != "" {
-				where = " on " + where
-			}
-			if _, err := fmt.Fprintf(w, "%s pod %s of %s%s: %s\n", list.sign, step.Revision, step.Pod, where, step.Reason); err != nil {
-				return err
-			}
+// readRevision reads a folder at a revision, or as it is on disk when the revision
+// is empty. Mistakes are printed and are an error.
+func readRevision(cmd *cobra.Command, folder, revision string) (api.Snapshot, error) {
+	read := func(ctx context.Context) (api.Snapshot, []api.Invalid, error) {
+		dir, err := filepath.Abs(folder)
+		if err != nil {
+			return api.Snapshot{}, nil, fmt.Errorf("plan for %s: %w", folder, err)
 		}
+		root := gitsync.Root(dir)
+		if revision == "" {
+			return gitsync.Check(ctx, root, dir)
+		}
+		inside, err := filepath.Rel(root, dir)
+		if err != nil {
+			return api.Snapshot{}, nil, fmt.Errorf("plan for %s: %w", folder, err)
+		}
+		return gitsync.CheckCommit(ctx, root, revision, inside)
 	}
-	_, err := fmt.Fprintf(w, "%d pods start, %d stop, %d stay, %d do not fit\n", len(p.Start), len(p.Stop), p.Stay, len(p.Pending))
-	return err
+	snapshot, problems, err := read(cmd.Context())
+	if err != nil {
+		return api.Snapshot{}, err
+	}
+	if mistakes(problems) > 0 {
+		name := folder
+		if revision != "" {
+			name += " at " + revision
+		}
+		if err := printProblems(cmd.ErrOrStderr(), name, snapshot, problems); err != nil {
+			return api.Snapshot{}, err
+		}
+		return api.Snapshot{}, exitError(1)
+	}
+	return snapshot, nil
+}
+
+// fleetOf returns the fleet to plan for, and whether it is the one that runs.
+func fleetOf(cmd *cobra.Command, cfg daemon.Config, f planFlags) (fleet daemon.Decision, live bool, err error) {
+	if f.nodes != "" {
+		fleet, err = readInventory(f.nodes)
+		return fleet, false, err
+	}
+	if !f.empty {
+		fleet, err = daemon.NewClient(cfg.Socket()).Decision(cmd.Context())
+		if err == nil {
+			return fleet, true, nil
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), "no daemon answers: planning for an empty machine like this one (--nodes names others)")
+	}
+	return daemon.EmptyDecision(cfg), false, nil
+}
+
+// planPrinters print a plan, by the value of --output.
+var planPrinters = map[string]func(io.Writer, scheduler.Plan) error{
+	"text":     printPlan,
+	"markdown": printPlanMarkdown,
+	"json":     func(w io.Writer, p scheduler.Plan) error { return json.NewEncoder(w).Encode(p) },
 }
