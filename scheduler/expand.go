@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"math"
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,14 +20,17 @@ type workload struct {
 	revision string // of the template in Git now
 	want     int    // number of pods; for a DaemonSet the number of matching nodes
 	slots    []string
+	// beyond is how many pods more are asked for than there can be.
+	beyond int
 	// exclusive says that of one identity only one pod may run, under a claim.
 	exclusive bool
 	decide    func(w *workload, pods []*pod, in *input) change
 }
 
-// expand lists the workloads of a snapshot, sorted by key. The nodes matter to
-// DaemonSets alone.
+// expand lists the workloads of a snapshot, sorted by key. The nodes say which
+// pods of DaemonSets there are, and how many pods there can be at the most.
 func expand(snapshot api.Snapshot, nodes []node) []workload {
+	most := mostPods(nodes)
 	var out []workload
 	for object := range snapshot.Objects() {
 		switch value := object.Value.(type) {
@@ -46,7 +50,23 @@ func expand(snapshot api.Snapshot, nodes []node) []workload {
 			out = append(out, expandCronJob(value, object))
 		}
 	}
+	for i := range out {
+		if w := &out[i]; w.id.Kind != "DaemonSet" && w.want > most {
+			w.beyond, w.want = w.want-most, most
+		}
+	}
 	return out
+}
+
+// mostPods is how many pods of one workload there may be: as many as all nodes
+// can hold, and some that wait. A number with some zeros too many must not fill
+// the memory of every node.
+func mostPods(nodes []node) int {
+	most := int64(waitingPods)
+	for i := range nodes {
+		most += min(nodes[i].info.Allocatable.Pods().Value(), 1<<20)
+	}
+	return int(min(most, math.MaxInt32))
 }
 
 // newWorkload fills in what all kinds share.

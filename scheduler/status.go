@@ -38,7 +38,7 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 			object := *value
 			object.Annotations = withRevision(value.Annotations, rollout)
 			object.Generation = generation(rollout)
-			object.Status = deploymentStatus(value, mine, rollout, w.want, now)
+			object.Status = deploymentStatus(value, mine, rollout, &w, now)
 			out = append(out, &object)
 			out = append(out, replicaSets(fleet, &w, mine, rollout, at, now)...)
 		case *appsv1.ReplicaSet:
@@ -105,8 +105,8 @@ func tallyPods(pods []*pod, minReady time.Duration, now time.Time) tally {
 	return t
 }
 
-func deploymentStatus(value *appsv1.Deployment, pods []*pod, r api.Rollout, want int, now time.Time) appsv1.DeploymentStatus {
-	minReady := seconds(value.Spec.MinReadySeconds)
+func deploymentStatus(value *appsv1.Deployment, pods []*pod, r api.Rollout, w *workload, now time.Time) appsv1.DeploymentStatus {
+	minReady, want := seconds(value.Spec.MinReadySeconds), w.want
 	all := tallyPods(pods, minReady, now)
 	current, _ := splitRevision(pods, r.Revision)
 	updated := tallyPods(current, minReady, now)
@@ -131,7 +131,12 @@ func deploymentStatus(value *appsv1.Deployment, pods []*pod, r api.Rollout, want
 	default:
 		progressing = condition(appsv1.DeploymentProgressing, true, "ReplicaSetUpdated", name+" is progressing.", "", "")
 	}
-	for _, c := range []appsv1.DeploymentCondition{available, progressing} {
+	conditions := []appsv1.DeploymentCondition{available, progressing}
+	if w.beyond > 0 {
+		conditions = append(conditions, condition(appsv1.DeploymentReplicaFailure, true, "FailedCreate",
+			fmt.Sprintf("%d pods are not made: no more than %d are, which is what all nodes can hold and some that wait", w.beyond, w.want), "", ""))
+	}
+	for _, c := range conditions {
 		c.LastUpdateTime = metav1.NewTime(r.Progressed.Truncate(time.Second))
 		c.LastTransitionTime = metav1.NewTime(r.Started.Truncate(time.Second))
 		status.Conditions = append(status.Conditions, c)
