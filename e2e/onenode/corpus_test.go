@@ -215,6 +215,10 @@ func TestARollFailsNoRequest(t *testing.T) {
 		return strings.Contains(status, `"updatedReplicas":3`) && strings.Contains(status, `"replicas":3`) &&
 			strings.Contains(status, `"availableReplicas":3`) && strings.Contains(body, "version 2"), status
 	})
+	m.eventually(30*time.Second, "the old pods are gone", func() (bool, string) {
+		n := len(m.pids())
+		return n == 3, fmt.Sprint(n, " containers")
+	})
 	before := m.pids()
 
 	// A commit that cannot be read changes nothing, and is told about.
