@@ -115,6 +115,18 @@ type Facts struct {
 	// Away are the nodes that were lost or had left: with the zero time while
 	// they are, then for a while with the time at which they came back.
 	Away map[string]time.Time `json:"away,omitempty"`
+	// Tainted is since when each node has each of its taints that end pods, by
+	// "node key=value".
+	Tainted map[string]time.Time `json:"tainted,omitempty"`
+	// Hindered are the pods that stay on nodes that are drained, by instance.
+	Hindered map[string]Hindrance `json:"hindered,omitempty"`
+}
+
+// Hindrance says why a pod does not leave a node that is drained.
+type Hindrance struct {
+	Pod    Pod    `json:"pod"`
+	Node   string `json:"node"`
+	Reason string `json:"reason"` // "PodDisruptionBudget default/db allows no disruption"
 }
 
 // Replacement is a number of pods that were started at one time in the place of

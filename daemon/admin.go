@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gossip/identity"
+	"github.com/shoal-dev/shoal/scheduler"
 )
 
 // Status is what `shoal status` shows. Its JSON form is stable.
@@ -126,6 +127,7 @@ func (c *control) status(version string) Status {
 	if v.company.Refused != "" {
 		s.Alarms = append(s.Alarms, v.company.Refused)
 	}
+	s.Alarms = append(s.Alarms, scheduler.Hindrances(v.facts)...)
 	for _, conflict := range v.conflicts {
 		s.Alarms = append(s.Alarms, conflict.String())
 	}

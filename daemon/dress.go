@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 
 	"github.com/shoal-dev/shoal/api"
 )
@@ -45,7 +46,7 @@ func (w *wardrobe) dress(v *view) []api.KubeObject {
 // address that does not stand in Git.
 func shownElsewhere(object api.Object) bool {
 	switch object.Value.(type) {
-	case *corev1.Pod, *corev1.Service:
+	case *corev1.Pod, *corev1.Service, *policyv1.PodDisruptionBudget:
 		return true
 	}
 	return isWorkload(object.GVK.Kind)

@@ -160,7 +160,7 @@ func (c *change) moveAway(w *workload, group []*pod, l *level, t template, in *i
 		}
 	case len(next) > 0:
 		l.moves--
-	case l.moves > 0 && in.elsewhereNow(w):
+	case l.moves > 0 && in.elsewhereNow(w) && in.mayBeReplaced(old):
 		l.moves--
 		c.start(old[0].Slot, t, reasonMove)
 	}

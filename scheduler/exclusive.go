@@ -119,7 +119,7 @@ func (c *change) exclusiveRollout(w *workload, held []*pod, x exclusivity, in *i
 			if ready {
 				spare--
 			}
-		case p.leaving && (!ready || spare > 0) && in.elsewhereNow(w):
+		case p.leaving && (!ready || spare > 0) && in.elsewhereNow(w) && in.couldLeave(p):
 			stop(p, reasonDrained)
 			if ready {
 				spare--

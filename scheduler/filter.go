@@ -60,6 +60,9 @@ func (f filter) selects(n *node) bool {
 // Source: Kubernetes, "Taints and Tolerations".
 func (f filter) tolerates(taint *corev1.Taint) bool {
 	return slices.ContainsFunc(f.tolerations, func(t corev1.Toleration) bool {
+		if taint.Effect == corev1.TaintEffectNoExecute && t.TolerationSeconds != nil && *t.TolerationSeconds <= 0 {
+			return false // it would be ended at once
+		}
 		if t.Effect != "" && t.Effect != taint.Effect || t.Key != "" && t.Key != taint.Key {
 			return false
 		}

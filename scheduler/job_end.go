@@ -74,7 +74,7 @@ func (r *runner) disruptions() {
 		}
 	}
 	for _, p := range r.activePods() {
-		if p.leaving && !p.lost && r.in.elsewhereNow(r.w) {
+		if r.moves(p) {
 			r.fail(p, r.onDisruption(p, batchv1.PodFailurePolicyActionIgnore), r.in.calendar)
 		}
 	}

@@ -246,16 +246,28 @@ func (r *runner) giveUpPieces() {
 	}
 }
 
-// moveAway stops pods on nodes that are drained. What they did is lost, as in
+// moveAway stops pods on nodes that are drained or tainted. What they did is lost, as in
 // Kubernetes.
 func (r *runner) moveAway() {
 	for _, p := range r.activePods() {
-		if p.leaving && r.in.elsewhereNow(r.w) {
+		if r.moves(p) {
 			i, _ := r.piece(p.Identity)
-			r.moved[i] = true
-			r.drop(p, reasonDrained)
+			r.moved[i] = !p.evicted
+			r.drop(p, r.whyMoves(p))
 		}
 	}
+}
+
+func (r *runner) whyMoves(p *pod) string {
+	if p.evicted {
+		return reasonTainted
+	}
+	return reasonDrained
+}
+
+// moves reports whether a pod goes because its node is drained, or has a taint.
+func (r *runner) moves(p *pod) bool {
+	return p.evicted || p.leaving && !p.lost && r.in.elsewhereNow(r.w) && r.in.mayLeave(p)
 }
 
 // start starts pods for the first n pieces of work that nobody does.

@@ -296,6 +296,14 @@ func (s spec) template() corev1.PodTemplateSpec {
 	if s.hostname != "" {
 		t.Spec.NodeSelector = map[string]string{corev1.LabelHostname: s.hostname}
 	}
+	for _, text := range strings.FieldsFunc(s.more["tolerates"], func(r rune) bool { return r == '+' }) {
+		key, seconds, given := strings.Cut(text, ":")
+		toleration := corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists}
+		if given {
+			toleration.Effect, toleration.TolerationSeconds = corev1.TaintEffectNoExecute, new(number(seconds, 0))
+		}
+		t.Spec.Tolerations = append(t.Spec.Tolerations, toleration)
+	}
 	if s.priority != 0 {
 		t.Spec.Priority = &s.priority
 	}

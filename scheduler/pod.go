@@ -25,6 +25,9 @@ type pod struct {
 	lost      bool          // its node is gone: what is known of the pod is old
 	stopped   bool          // it is told to stop now
 	leaving   bool          // its node is drained
+	charged   bool          // to the budgets that select it
+	evicted   bool          // a taint of its node ends it
+	granted   bool          // its budgets let it leave its node
 	// over is how it ended, when an earlier decision knew; its node may have
 	// forgotten since.
 	over corev1.PodPhase
@@ -95,7 +98,7 @@ func decidePod(w *workload, pods []*pod, in *input) change {
 		switch {
 		case i > 0:
 			c.giveUpDouble(p, current, &level{available: 1}, in)
-		case p.leaving && in.elsewhereNow(w):
+		case p.leaving && in.elsewhereNow(w) && in.couldLeave(p):
 			c.stop(p, reasonDrained)
 		}
 	}

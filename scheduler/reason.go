@@ -24,6 +24,7 @@ const (
 	reasonNodeMismatch = "the node no longer matches the DaemonSet"
 	reasonDouble       = "its slot was filled elsewhere while its node was away"
 	reasonDrained      = "its node is drained"
+	reasonTainted      = "its node has a taint that it does not tolerate, or not for longer"
 	reasonPreempted    = "preempted: a pod of a higher priority needs its room"
 	reasonOutclaimed   = "another node holds the claim of its identity"
 	reasonJobOver      = "its Job is over"

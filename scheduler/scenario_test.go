@@ -57,6 +57,10 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	events                       print what has happened to Jobs since the last time
 //	lostcontainers OWNER         its nodes know nothing any more of its pods that ended
 //	plan                         print what would come of it
+//	taint | untaint NAME KEY     with the effect NoExecute
+//	pdb NAME [app=OWNER] [min=X] [max=X] [always=true]  a PodDisruptionBudget
+//	pdbs                         print the status of the PodDisruptionBudgets
+//	hindered                     print why drains wait
 //	quiet                        schedule and settle print nothing from now on
 //	summary                      print how many pods of each workload are where
 func TestScenarios(t *testing.T) {
@@ -183,6 +187,9 @@ func (m *model) run(command string, args []string) (string, error) {
 		m.set, m.facts = newModel().set, newModel().facts
 	default:
 		if text, known := m.runJobs(command, args); known {
+			return text, nil
+		}
+		if text, known := m.runBudgets(command, args); known {
 			return text, nil
 		}
 		return m.runFleet(command, arg(0))

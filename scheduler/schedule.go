@@ -40,9 +40,13 @@ type input struct {
 	blocked map[api.Identity]bool
 	// ending counts the pods that were told to stop and may still be running, by
 	// workload and slot, but for those on nodes that are gone.
-	ending map[api.Identity]map[string]int
-	casts  map[castKey]*cast            // of revisions in use
-	spaces map[string]map[string]string // labels of namespaces
+	ending  map[api.Identity]map[string]int
+	casts   map[castKey]*cast            // of revisions in use
+	spaces  map[string]map[string]string // labels of namespaces
+	guards  guards
+	tainted map[string]time.Time // of facts, as of now
+	// hindered are the pods that stay on nodes that are drained, by instance.
+	hindered map[string]api.Hindrance
 	// changed says that the pods that have nodes are not those of the decision
 	// before, beyond what is started and stopped now.
 	changed bool
@@ -58,6 +62,7 @@ func newInput(board api.Board, facts api.Facts, authority Authority, now time.Ti
 		in.index[in.nodes[i].info.Name] = i
 	}
 	in.away = away(facts.Away, in.health, now)
+	in.tainted = tainted(facts.Tainted, in.nodes, now)
 	return in
 }
 
@@ -124,10 +129,14 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	pods, removals := existing(in)
 	r := round{in: in, next: facts}
 	r.next.Rollouts, r.next.Jobs, r.next.CronJobs = map[string]api.Rollout{}, map[string]api.JobRun{}, map[string]api.CronRuns{}
-	for _, w := range expand(snapshot, in.nodes) {
-		r.decide(&w, pods[w.id])
+	workloads := expand(snapshot, in.nodes)
+	in.setGuards(snapshot, workloads, pods)
+	for i := range workloads {
+		w := &workloads[i]
+		r.decide(w, r.evict(w, pods[w.id]))
 		delete(pods, w.id)
 	}
+	r.grant()
 	for _, id := range slices.SortedFunc(maps.Keys(pods), api.Identity.Compare) {
 		r.end(pods[id])
 	}
@@ -142,7 +151,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	d.Set.Molds = in.molds(&d.Set)
 	d.Release = spentClaims(&d, in)
 	d.Facts.Created = created(snapshot, board.Nodes, facts.Created, now)
-	d.Facts.Away = in.away
+	d.Facts.Away, d.Facts.Hindered, d.Facts.Tainted = in.away, in.hindered, in.tainted
 	d.Facts.Replaced = placed.brake.remember(facts.Replaced, now)
 	if !sameFacts(facts, d.Facts) {
 		d.Facts.Seq++
@@ -180,6 +189,7 @@ type round struct {
 	in     *input
 	next   api.Facts
 	stops  []stop
+	asked  []stop // that budgets may refuse
 	starts []placement
 	kept   []*pod // on their nodes, and to stay there
 	over   []*pod // the same, of pods that have ended
@@ -203,8 +213,14 @@ func (r *round) decide(w *workload, pods []*pod) {
 	r.remember(w, &c)
 	for _, s := range c.stops {
 		s.pod.stopped = true
+		if voluntary(s.reason) && !s.pod.granted && len(r.in.guardsOf(s.pod)) > 0 {
+			s.pod.cast = r.in.castOf(w, s.pod.Revision)
+			r.asked = append(r.asked, s)
+			continue
+		}
+		r.in.charge(s.pod)
+		r.stops = append(r.stops, s)
 	}
-	r.stops = append(r.stops, c.stops...)
 	var last *cast
 	for _, p := range pods {
 		switch {
@@ -366,5 +382,6 @@ func sameFacts(a, b api.Facts) bool {
 		maps.EqualFunc(a.Rollouts, b.Rollouts, func(x, y api.Rollout) bool {
 			return x.Revision == y.Revision && x.Started.Equal(y.Started) && x.Progressed.Equal(y.Progressed) &&
 				x.Complete == y.Complete && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)
-		}) && maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal)
+		}) && maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal) &&
+		maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted)
 }

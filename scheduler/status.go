@@ -22,7 +22,7 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 // Workloads returns every object of the snapshot that owns pods, with the
 // status that Kubernetes' controllers would have given it, and the ReplicaSets
 // that stand behind the revisions of each Deployment, and the Jobs that are the
-// runs of each CronJob. at finds the snapshot of
+// runs of each CronJob, and the PodDisruptionBudgets. at finds the snapshot of
 // an older commit; it may return an unknown one, and the ReplicaSets of that
 // commit are then left out. Bare pods are not listed. The returned objects are
 // the caller's, what they point to is shared.
@@ -30,7 +30,9 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 	in := newInput(board, facts, Authority{}, now)
 	pods, _ := existing(in)
 	var out []api.KubeObject
-	for _, w := range expand(snapshot, in.nodes) {
+	workloads := expand(snapshot, in.nodes)
+	in.setGuards(snapshot, workloads, pods)
+	for _, w := range workloads {
 		mine := pods[w.id]
 		switch value := w.object.Value.(type) {
 		case *appsv1.Deployment:
@@ -62,7 +64,7 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 			out = append(out, cronJobObjects(fleet, value, &w, mine, facts.CronJobs[w.id.String()], in, at)...)
 		}
 	}
-	return out
+	return append(out, in.budgetObjects()...)
 }
 
 // generation counts a Deployment's revisions; the scheduler is never behind it.

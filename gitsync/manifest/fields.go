@@ -6,6 +6,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 )
 
 // FieldScope is the verdict on a field that is not served, or only with some
@@ -162,6 +163,7 @@ var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[batchv1.PodFailurePolicyOnPodConditionsPattern](): names("status"),
 	reflect.TypeFor[batchv1.CronJobSpec](): names("schedule timeZone startingDeadlineSeconds concurrencyPolicy suspend jobTemplate " +
 		"successfulJobsHistoryLimit failedJobsHistoryLimit"),
+	reflect.TypeFor[policyv1.PodDisruptionBudgetSpec](): names("minAvailable selector maxUnavailable unhealthyPodEvictionPolicy"),
 	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs externalIPs externalName sessionAffinity " +
 		"publishNotReadyAddresses sessionAffinityConfig allocateLoadBalancerNodePorts"),
 	reflect.TypeFor[corev1.ServicePort](): names("name appProtocol port targetPort nodePort"),

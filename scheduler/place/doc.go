@@ -58,6 +58,8 @@
 //     may be off by one from kube-scheduler's.
 //   - Preemption tries every node, not a sample; victims of the same pass, once
 //     they are evicted, are gone for it.
+//   - A toleration of NoExecute for no time at all is none: kube-scheduler may place
+//     a pod where it is ended at once.
 //   - Dynamic resource allocation, and volumes other than by the nodes that they
 //     can be reached from, are not looked at.
 package place

@@ -130,6 +130,9 @@ func Tolerates(tolerations []corev1.Toleration, taint *corev1.Taint) bool {
 // Source: Kubernetes, "Taints and Tolerations"; for Lt and Gt KEP-5471: the
 // taint's value is less, or more, than that of the toleration, both as numbers.
 func tolerated(t *corev1.Toleration, taint *corev1.Taint) bool {
+	if taint.Effect == corev1.TaintEffectNoExecute && t.TolerationSeconds != nil && *t.TolerationSeconds <= 0 {
+		return false // it would be ended at once
+	}
 	if t.Effect != "" && t.Effect != taint.Effect || t.Key != "" && t.Key != taint.Key {
 		return false
 	}
