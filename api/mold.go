@@ -18,7 +18,12 @@ type Mold struct {
 	Requests map[corev1.ResourceName]int64 `json:"requests,omitempty"`
 	// Weighed is what counts in scores: requests of CPU and memory with 100
 	// thousandths and 200 MiB for every container that requests none.
-	Weighed   map[corev1.ResourceName]int64 `json:"weighed,omitempty"`
+	Weighed map[corev1.ResourceName]int64 `json:"weighed,omitempty"`
+	// Limits are as Requests; Class is the name of the PriorityClass, and Bounded
+	// says that the pod ends after a time: quotas ask for them.
+	Limits    map[corev1.ResourceName]int64 `json:"limits,omitempty"`
+	Class     string                        `json:"class,omitempty"`
+	Bounded   bool                          `json:"bounded,omitempty"`
 	HostPorts []HostPort                    `json:"hostPorts,omitempty"`
 	Apart     []MoldTerm                    `json:"apart,omitempty"`     // required anti-affinity
 	Together  []MoldTerm                    `json:"together,omitempty"`  // required affinity, which attracts others

@@ -66,6 +66,8 @@ func assignPods(in *input, kept []*pod, going []api.Removal, starts []placement)
 	slices.SortStableFunc(starts, func(a, b placement) int {
 		return cmp.Or(cmp.Compare(b.priority, a.priority), a.pod.created.Compare(b.pod.created), a.pod.Compare(b.pod.Pod))
 	})
+	in.chargeAll(kept, going)
+	starts = p.withinQuota(starts)
 	p.brake = newBrake(in, kept, starts)
 	p.evictor = evictor{p: p, going: going, left: mostEvictions}
 	for len(starts) > 0 {

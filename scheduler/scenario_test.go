@@ -189,6 +189,9 @@ func (m *model) run(command string, args []string) (string, error) {
 		if text, known := m.runJobs(command, args); known {
 			return text, nil
 		}
+		if text, known := m.runQuotas(command, args); known {
+			return text, nil
+		}
 		if text, known := m.runBudgets(command, args); known {
 			return text, nil
 		}

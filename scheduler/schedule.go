@@ -43,6 +43,7 @@ type input struct {
 	ending  map[api.Identity]map[string]int
 	casts   map[castKey]*cast            // of revisions in use
 	spaces  map[string]map[string]string // labels of namespaces
+	quotas  map[string][]*quota          // by namespace
 	guards  guards
 	tainted map[string]time.Time // of facts, as of now
 	// hindered are the pods that stay on nodes that are drained, by instance.
@@ -125,7 +126,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 		facts.Created = created(snapshot, board.Nodes, facts.Created, now)
 		return Decision{Set: board.Assigned, Facts: facts, Wake: until, settles: until}
 	}
-	in.spaces = namespaces(snapshot)
+	in.spaces, in.quotas = namespaces(snapshot), quotas(snapshot)
 	pods, removals := existing(in)
 	r := round{in: in, next: facts}
 	r.next.Rollouts, r.next.Jobs, r.next.CronJobs = map[string]api.Rollout{}, map[string]api.JobRun{}, map[string]api.CronRuns{}

@@ -22,7 +22,8 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 // Workloads returns every object of the snapshot that owns pods, with the
 // status that Kubernetes' controllers would have given it, and the ReplicaSets
 // that stand behind the revisions of each Deployment, and the Jobs that are the
-// runs of each CronJob, and the PodDisruptionBudgets. at finds the snapshot of
+// runs of each CronJob, the PodDisruptionBudgets and the
+// ResourceQuotas. at finds the snapshot of
 // an older commit; it may return an unknown one, and the ReplicaSets of that
 // commit are then left out. Bare pods are not listed. The returned objects are
 // the caller's, what they point to is shared.
@@ -64,7 +65,8 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 			out = append(out, cronJobObjects(fleet, value, &w, mine, facts.CronJobs[w.id.String()], in, at)...)
 		}
 	}
-	return append(out, in.budgetObjects()...)
+	out = append(out, in.budgetObjects()...)
+	return append(out, quotaObjects(snapshot, board.Assigned)...)
 }
 
 // generation counts a Deployment's revisions; the scheduler is never behind it.

@@ -12,7 +12,8 @@ import (
 )
 
 // admission is what an API server does to objects because of other objects:
-// priorities by PriorityClass, defaults and bounds by LimitRange.
+// priorities by PriorityClass, defaults and bounds by LimitRange, numbers by
+// ResourceQuota.
 type admission struct {
 	classes  map[string]*schedulingv1.PriorityClass
 	standard *schedulingv1.PriorityClass // of pods that name none
@@ -46,6 +47,7 @@ func admit(objects []api.Object) ([]api.Object, []api.Invalid) {
 	for i := range objects {
 		a.admit(&objects[i])
 	}
+	a.overQuota(objects)
 	return objects, a.problems
 }
 

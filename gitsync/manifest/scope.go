@@ -44,11 +44,11 @@ var KindScopes = []KindScope{
 	{"policy", "PodDisruptionBudget", Served, ""},
 	{"scheduling.k8s.io", "PriorityClass", Served, ""},
 	{"", "LimitRange", Served, ""},
+	{"", "ResourceQuota", Served, ""},
 	{"", "ServiceAccount", Served, "pods may name it; no tokens are issued"},
 
 	{"apps", "StatefulSet", Planned, "it needs claims and volumes; none of its pods run"},
 	{"autoscaling", "HorizontalPodAutoscaler", Planned, "the number of replicas stays as its workload says"},
-	{"", "ResourceQuota", Planned, "no quota is enforced"},
 	{"", "PersistentVolume", Planned, "nothing is provided by it"},
 	{"", "PersistentVolumeClaim", Planned, "no volume is provided for it"},
 	{"storage.k8s.io", "StorageClass", Planned, "nothing is provided by it"},

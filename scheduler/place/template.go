@@ -100,7 +100,10 @@ func newMold(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 		Namespace: workload.Namespace, Workload: workload.Workload(), Labels: maps.Clone(own),
 		Requests:  newAmounts(requests.PodRequests(pod, requests.PodResourcesOptions{})),
 		Weighed:   Amounts{corev1.ResourceCPU: amountOf(corev1.ResourceCPU, weighed[corev1.ResourceCPU]), corev1.ResourceMemory: amountOf(corev1.ResourceMemory, weighed[corev1.ResourceMemory])},
-		HostPorts: hostPorts(spec),
+		HostPorts: hostPorts(spec), Class: spec.PriorityClassName, Bounded: spec.ActiveDeadlineSeconds != nil,
+	}
+	if limits := newAmounts(requests.PodLimits(pod, requests.PodResourcesOptions{})); len(limits) > 0 {
+		r.Limits = limits
 	}
 	if spec.Priority != nil {
 		r.Priority = *spec.Priority
