@@ -222,12 +222,16 @@ func (p *placer) claimed(s placement, d place.Demand) {
 			return
 		}
 	}
+	if s.pod.nominated != "" && p.evictor.holds(s, d) {
+		return
+	}
 	// Nobody else gets what is booked now while the claim is asked for.
 	placed := p.fleet.Place(d, 1)
 	if len(placed.Nodes) == 0 {
-		p.wait(s, placed.Reason)
+		p.evictor.makeRoom([]placement{s}, d, placed.Reason)
 		return
 	}
+	s.pod.nominated = ""
 	p.claims = append(p.claims, ClaimRequest{Identity: s.pod.Identity, Node: placed.Nodes[0], Expect: holder.Claim})
 	p.wait(s, waitsForClaim)
 }

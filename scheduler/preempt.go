@@ -58,6 +58,7 @@ func (e *evictor) makeRoom(group []placement, d place.Demand, reason string) {
 		e.p.fleet.Evict(eviction)
 		e.p.fleet.Book(d.Template, eviction.Node, 1)
 		for _, v := range eviction.Victims {
+			e.p.fleet.Book(v.Template, v.Node, 1) // until it is gone it takes its room
 			victim := e.running[v.ID]
 			delete(e.running, v.ID)
 			e.p.evicted = append(e.p.evicted, stop{victim, reasonPreempted})
@@ -76,6 +77,13 @@ func (e *evictor) resume(s placement, d place.Demand) bool {
 		e.p.take(s, name)
 		return true
 	}
+	return e.holds(s, d)
+}
+
+// holds keeps the room for a pod for which others were told to go, until they are
+// gone. It returns false when there is nothing to wait for.
+func (e *evictor) holds(s placement, d place.Demand) bool {
+	name := s.pod.nominated
 	n := e.p.in.node(name)
 	waits := n != nil && n.unusable() == "" && slices.ContainsFunc(e.going, func(r api.Removal) bool {
 		return r.Assignment.Node == name && r.Reason == reasonPreempted
