@@ -109,6 +109,10 @@ type Facts struct {
 	Addresses map[string]ServiceAddress `json:"addresses,omitempty"` // by namespace/name of the Service
 	Jobs      map[string]JobRun         `json:"jobs,omitempty"`      // by Identity.String() of the Job
 	CronJobs  map[string]CronRuns       `json:"cronJobs,omitempty"`  // by Identity.String() of the CronJob
+	Volumes   map[string]Volume         `json:"volumes,omitempty"`   // by Identity.String() of the claim, see VolumeClaim
+	// Discards are volumes that nobody wants any more and that their nodes are to
+	// delete, sorted by name.
+	Discards []Discard `json:"discards,omitempty"`
 	// Replaced are the recent starts of pods in the place of lost ones, oldest
 	// first: the storm brake counts them.
 	Replaced []Replacement `json:"replaced,omitempty"`
@@ -144,7 +148,10 @@ type Rollout struct {
 	// available or an old one went; the progress deadline counts from it.
 	Progressed time.Time `json:"progressed"`
 	Complete   bool      `json:"complete,omitempty"`
-	Failed     bool      `json:"failed,omitempty"` // the progress deadline passed
+	// Current is the revision that a StatefulSet's pods had before this rollout,
+	// and that those below its partition keep; Revision once it is complete.
+	Current string `json:"current,omitempty"`
+	Failed  bool   `json:"failed,omitempty"` // the progress deadline passed
 	// Mark is what the scheduler compares to see progress: (updated, available) pods.
 	Mark [2]int32 `json:"mark"`
 	// History lists the revisions that were in force, oldest first, the

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,8 @@ type NodeInfo struct {
 	Units         map[string]Commit       `json:"units,omitempty"`  // accepted commit of each sync unit
 	Tips          map[string]Commit       `json:"tips,omitempty"`   // newest commit seen of each sync unit
 	Images        []corev1.ContainerImage `json:"images,omitempty"` // present on the node
+	// Volumes are the names of those that are on its disk, see VolumeName, sorted.
+	Volumes []string `json:"volumes,omitempty"`
 }
 
 // PodStates is what a node says of its pods: everything that routing and
@@ -148,6 +151,10 @@ type ClaimHolder struct {
 	Released bool `json:"released,omitempty"`
 }
 
+// Former reports whether the holder was removed from the fleet: it is then called
+// as no node can be. It never comes back by that name.
+func (h ClaimHolder) Former() bool { return strings.Contains(h.Node, " ") }
+
 // Board is the observed state of the whole fleet, as far as this node has heard.
 type Board struct {
 	Nodes    []NodeInfo    // sorted by name
@@ -155,8 +162,8 @@ type Board struct {
 	Usage    []Usage       // sorted by node
 	Health   []NodeHealth  // sorted by node; a node without an entry is alive
 	Assigned AssignmentSet // the last one published; zero when none is known
-	// Claims are the exclusive identities that were granted, by
-	// Identity.String().
+	// Claims are the exclusive identities that were granted, and the claims for
+	// volumes with the nodes that have them, by Identity.String().
 	Claims map[string]ClaimHolder
 	// ConnectivityChecked is when the leader last made sure that it is not the
 	// leader itself that is cut off.

@@ -28,6 +28,24 @@ type Mold struct {
 	Apart     []MoldTerm                    `json:"apart,omitempty"`     // required anti-affinity
 	Together  []MoldTerm                    `json:"together,omitempty"`  // required affinity, which attracts others
 	Preferred []MoldTerm                    `json:"preferred,omitempty"` // preferred affinity and anti-affinity
+	Volumes   []MoldVolume                  `json:"volumes,omitempty"`   // claims for volumes that the pods use
+}
+
+// A MoldVolume is a claim for a volume that pods of one revision use.
+type MoldVolume struct {
+	Claim string `json:"claim"`
+	// Each says that every pod has a claim of its own, which Claim begins the
+	// name of, as with the volumeClaimTemplates of a StatefulSet.
+	Each bool `json:"each,omitempty"`
+}
+
+// Of returns the claim that a pod uses.
+func (v MoldVolume) Of(p Identity) Identity {
+	name := v.Claim
+	if v.Each {
+		name += "-" + p.Owner + "-" + p.Slot
+	}
+	return VolumeClaim(p.Namespace, name)
 }
 
 // A MoldTerm selects pods, and says how near counts as together. Whether it brings

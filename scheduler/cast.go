@@ -63,6 +63,7 @@ func (c *cast) ready() (*place.Template, error) {
 	}
 	if c.whole, c.err = place.Compile(c.w.id, podLabels(c.w, c.revision), spec); c.err == nil && c.mold == nil {
 		m := c.whole.Mold()
+		m.Volumes = c.w.volumes()
 		c.mold = &m
 	}
 	return c.whole, c.err
@@ -85,12 +86,14 @@ func (c *cast) booked() *place.Template {
 
 // podLabels are the labels that all pods of a revision have.
 func podLabels(w *workload, revision string) map[string]string {
-	key := ""
+	key, value := "", revision
 	switch w.id.Kind {
 	case "Deployment":
 		key = appsv1.DefaultDeploymentUniqueLabelKey
-	case "DaemonSet", "StatefulSet":
+	case "DaemonSet":
 		key = appsv1.ControllerRevisionHashLabelKey
+	case "StatefulSet":
+		key, value = appsv1.ControllerRevisionHashLabelKey, controllerRevision(w.id.Owner, revision)
 	default:
 		return w.template.Labels
 	}
@@ -98,7 +101,7 @@ func podLabels(w *workload, revision string) map[string]string {
 	if out == nil {
 		out = map[string]string{}
 	}
-	out[key] = revision
+	out[key] = value
 	return out
 }
 

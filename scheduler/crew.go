@@ -15,7 +15,7 @@ type crew struct {
 	// nothing. When their node returns they are surplus.
 	lost []*pod
 	// waiting are on nodes that are gone, and no other node is for them: by
-	// name, selector or affinity. They hold their slots, unless these were
+	// name, selector, affinity or a volume. They hold their slots, unless these were
 	// filled before.
 	waiting []*pod
 	want    int // without those that wait
@@ -35,11 +35,11 @@ func (in *input) muster(w *workload, pods []*pod) crew {
 			filled[p.Slot] = true
 		}
 	}
-	elsewhere := in.elsewhere(w)
+	elsewhere := in.forSomeNode(w)
 	for _, p := range pods {
 		switch {
 		case !p.lost:
-		case elsewhere || filled[p.Slot]:
+		case elsewhere && !in.bound(w, p) || filled[p.Slot]:
 			out.lost = append(out.lost, p)
 		default:
 			out.waiting = append(out.waiting, p)
@@ -50,9 +50,12 @@ func (in *input) muster(w *workload, pods []*pod) crew {
 	return out
 }
 
-// elsewhere reports whether the template is for any node that is there. How full
+// elsewhere reports whether a pod could be on any node that is there.
+func (in *input) elsewhere(w *workload, p *pod) bool { return !in.bound(w, p) && in.forSomeNode(w) }
+
+// forSomeNode reports whether the template is for any node that is there. How full
 // the nodes are does not matter, nor what keeps new pods away for now.
-func (in *input) elsewhere(w *workload) bool {
+func (in *input) forSomeNode(w *workload) bool {
 	f := newFilter(w.template)
 	return slices.ContainsFunc(in.nodes, func(n node) bool {
 		return !n.gone() && f.selects(&n)
@@ -61,9 +64,9 @@ func (in *input) elsewhere(w *workload) bool {
 
 // elsewhereNow is elsewhere with the taints of the nodes: the pod could really
 // move now, were there room.
-func (in *input) elsewhereNow(w *workload) bool {
+func (in *input) elsewhereNow(w *workload, p *pod) bool {
 	f := newFilter(w.template)
-	return slices.ContainsFunc(in.nodes, func(n node) bool { return n.unusable() == "" && f.refuse(&n) == "" })
+	return !in.bound(w, p) && slices.ContainsFunc(in.nodes, func(n node) bool { return n.unusable() == "" && f.refuse(&n) == "" })
 }
 
 // reasonOf says why a pod is started in the i-th free slot.
@@ -160,7 +163,7 @@ func (c *change) moveAway(w *workload, group []*pod, l *level, t template, in *i
 		}
 	case len(next) > 0:
 		l.moves--
-	case l.moves > 0 && in.elsewhereNow(w) && in.mayBeReplaced(old):
+	case l.moves > 0 && in.elsewhereNow(w, old[0]) && in.mayBeReplaced(old):
 		l.moves--
 		c.start(old[0].Slot, t, reasonMove)
 	}

@@ -19,49 +19,67 @@ type exclusivity struct {
 	minReady    time.Duration
 }
 
-// decideExclusive decides about a workload whose pods are exclusive. The caller
-// has made sure that the leader has a quorum.
-func (c *change) decideExclusive(w *workload, pods []*pod, x exclusivity, in *input) (held []*pod) {
-	busy := in.blockedSlots(w.id)
-	leaving := len(busy) > 0 // pods that nothing may be started before, with Recreate
-	stop := func(p *pod, reason string) {
-		c.stop(p, reason)
-		leaving = leaving || reason == reasonRecreate && p.node != ""
-		if p.node != "" {
-			busy[p.Slot] = true
-		}
-	}
-	var lost []*pod
-	elsewhere := in.elsewhere(w)
+// A tenure is who has the slots of an exclusive workload.
+type tenure struct {
+	held []*pod // one in each slot
+	lost []*pod // surely gone with their nodes: their slots may be filled elsewhere
+	// busy are the slots in which a pod that was told to go may still run.
+	busy    map[string]bool
+	leaving bool // pods that nothing may be started before, with Recreate
+}
+
+// tenure finds out who has the slots of a workload, and stops whoever else is
+// there: pods whose identity another node was given, and pods that have ended.
+func (c *change) tenure(w *workload, pods []*pod, in *input) *tenure {
+	t := &tenure{busy: in.blockedSlots(w.id)}
+	t.leaving = len(t.busy) > 0
+	taken := map[string]bool{}
 	for _, p := range mostClaimed(pods) {
 		holder, granted := in.board.Claims[p.Identity.String()]
 		switch {
-		case p.lost && elsewhere && granted && (holder.Released || holder.Node != p.node):
-			lost = append(lost, p)
+		case p.lost && granted && (holder.Released || holder.Node != p.node) && in.elsewhere(w, p):
+			t.lost = append(t.lost, p)
 		case p.node != "" && !p.lost && granted && holder.Node != p.node && p.claim.Less(holder.Claim):
-			stop(p, reasonOutclaimed)
+			t.stop(c, p, reasonOutclaimed)
 		case p.ended() && !p.lost && w.id.Kind != "Pod":
-			stop(p, reasonEnded)
+			t.stop(c, p, reasonEnded)
 			c.ended++
-		case slices.ContainsFunc(held, func(h *pod) bool { return h.Slot == p.Slot }):
+		case taken[p.Slot]:
 			if !p.lost {
-				stop(p, reasonSurplus)
+				t.stop(c, p, reasonSurplus)
 			}
 		default:
-			held = append(held, p)
+			taken[p.Slot] = true
+			t.held = append(t.held, p)
 		}
 	}
-	held = c.exclusiveSurplus(held, w.want, stop)
-	held = c.exclusiveRollout(w, held, x, in, stop)
-	if x.replace && x.together && (leaving || slices.ContainsFunc(held, func(p *pod) bool { return p.Revision != x.target.revision })) {
-		return held
+	return t
+}
+
+// stop tells a pod to go. Its slot is busy until it is gone.
+func (t *tenure) stop(c *change, p *pod, reason string) {
+	c.stop(p, reason)
+	if p.node != "" {
+		t.busy[p.Slot] = true
+		t.leaving = t.leaving || reason == reasonRecreate
 	}
-	for i, slot := range freeSlotsOf(w, w.want-len(held), held) {
-		if !busy[slot] {
-			c.start(slot, x.target, c.reasonOf(slot, i, lost, reasonMissing))
+}
+
+// decideExclusive decides about a workload whose pods are exclusive. The caller
+// has made sure that the leader has a quorum.
+func (c *change) decideExclusive(w *workload, pods []*pod, x exclusivity, in *input) (held []*pod) {
+	t := c.tenure(w, pods, in)
+	t.surplus(c, w.want)
+	t.roll(c, w, x, in)
+	if x.replace && x.together && (t.leaving || slices.ContainsFunc(t.held, func(p *pod) bool { return p.Revision != x.target.revision })) {
+		return t.held
+	}
+	for i, slot := range freeSlotsOf(w, w.want-len(t.held), t.held) {
+		if !t.busy[slot] {
+			c.start(slot, x.target, c.reasonOf(slot, i, t.lost, reasonMissing))
 		}
 	}
-	return held
+	return t.held
 }
 
 // mostClaimed orders pods by their claims, the highest first, then as
@@ -74,61 +92,66 @@ func mostClaimed(pods []*pod) []*pod {
 	return out
 }
 
-// exclusiveSurplus gives up pods beyond the wanted number.
-func (c *change) exclusiveSurplus(held []*pod, want int, stop func(*pod, string)) []*pod {
-	surplus := len(held) - want
+// surplus gives up pods beyond the wanted number.
+func (t *tenure) surplus(c *change, want int) {
+	surplus := len(t.held) - want
 	if surplus <= 0 {
-		return held
+		return
 	}
 	var kept []*pod
-	for _, p := range leastWanted(held) {
+	for _, p := range leastWanted(t.held) {
 		if surplus > 0 && !p.lost {
-			stop(p, reasonSurplus)
+			t.stop(c, p, reasonSurplus)
 			surplus--
 			continue
 		}
 		kept = append(kept, p)
 	}
-	return kept
+	t.held = kept
 }
 
-// exclusiveRollout stops pods of an old template, and pods on nodes that are
-// drained, and returns the others. The new ones start when the old ones are
-// gone.
-func (c *change) exclusiveRollout(w *workload, held []*pod, x exclusivity, in *input, stop func(*pod, string)) []*pod {
-	available := 0
-	for _, p := range held {
-		ok, at := p.available(x.minReady, in.now)
-		c.wakeAt(at)
-		if ok {
-			available++
-		}
-	}
-	spare := x.unavailable - (w.want - available)
+// roll stops pods of an old template, and pods on nodes that are drained. The new
+// ones start when the old ones are gone.
+func (t *tenure) roll(c *change, w *workload, x exclusivity, in *input) {
+	spare := x.unavailable - (w.want - c.countAvailable(t.held, x.minReady, in.now))
 	var kept []*pod
-	for _, p := range leastWanted(held) {
+	for _, p := range leastWanted(t.held) {
 		old := x.replace && p.Revision != x.target.revision
 		ready, _ := p.available(x.minReady, in.now)
+		reason := ""
 		switch {
 		case p.lost:
-			kept = append(kept, p)
 		case old && x.together:
-			stop(p, reasonRecreate)
+			reason = reasonRecreate
 		case old && (!ready || spare > 0):
-			stop(p, reasonSuperseded)
-			if ready {
-				spare--
-			}
-		case p.leaving && (!ready || spare > 0) && in.elsewhereNow(w) && in.couldLeave(p):
-			stop(p, reasonDrained)
-			if ready {
-				spare--
-			}
-		default:
+			reason = reasonSuperseded
+		case p.leaving && (!ready || spare > 0) && in.elsewhereNow(w, p) && in.couldLeave(p):
+			reason = reasonDrained
+		}
+		if reason == "" {
 			kept = append(kept, p)
+			continue
+		}
+		t.stop(c, p, reason)
+		if ready && reason != reasonRecreate {
+			spare--
 		}
 	}
-	return kept
+	t.held = kept
+}
+
+// countAvailable returns how many pods are available, and has another decision
+// made when more of them will be.
+func (c *change) countAvailable(pods []*pod, minReady time.Duration, now time.Time) int {
+	n := 0
+	for _, p := range pods {
+		ok, at := p.available(minReady, now)
+		c.wakeAt(at)
+		if ok {
+			n++
+		}
+	}
+	return n
 }
 
 // freeSlotsOf is freeSlots for any kind: a bare pod has one slot without a name.

@@ -22,6 +22,8 @@ type workload struct {
 	slots    []string
 	// beyond is how many pods more are asked for than there can be.
 	beyond int
+	// each are the claims for volumes of which every pod has its own.
+	each []corev1.PersistentVolumeClaim
 	// exclusive says that of one identity only one pod may run, under a claim.
 	exclusive bool
 	decide    func(w *workload, pods []*pod, in *input) change
@@ -44,6 +46,8 @@ func expand(snapshot api.Snapshot, nodes []node) []workload {
 			out = append(out, expandReplicas(object, value.Spec.Template, value.Spec.Replicas, value.Spec.MinReadySeconds))
 		case *appsv1.DaemonSet:
 			out = append(out, expandDaemonSet(value, object, nodes))
+		case *appsv1.StatefulSet:
+			out = append(out, expandStatefulSet(value, object))
 		case *batchv1.Job:
 			out = append(out, expandJob(value, object))
 		case *batchv1.CronJob:
@@ -121,6 +125,8 @@ func templateOf(object api.Object) *corev1.PodTemplateSpec {
 	case *corev1.ReplicationController:
 		return value.Spec.Template
 	case *appsv1.DaemonSet:
+		return &value.Spec.Template
+	case *appsv1.StatefulSet:
 		return &value.Spec.Template
 	case *batchv1.Job:
 		return &value.Spec.Template

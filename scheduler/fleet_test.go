@@ -204,7 +204,7 @@ func TestNothingIsStoppedBecauseItIsLost(t *testing.T) {
 }
 
 // The loss of a node stops nothing on the others either, but for what would
-// have been stopped anyway.
+// have been stopped anyway, and for what makes room for more important pods.
 func TestALossStopsNothingElsewhere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := randomFaults(t)
@@ -321,9 +321,11 @@ func TestExclusivePodsNeverRunTwice(t *testing.T) {
 		}
 		f.slow = true
 		s := spec{
-			kind: rapid.SampledFrom([]string{"Deployment", "ReplicaSet", "Pod"}).Draw(t, "kind"), name: "a", revision: "r1",
+			kind: rapid.SampledFrom([]string{"Deployment", "ReplicaSet", "Pod", "StatefulSet"}).Draw(t, "kind"), name: "a", revision: "r1",
 			recreate: rapid.Bool().Draw(t, "recreate"), surge: "1", unavailable: "0", replicas: 2, exclusive: true, history: 2,
+			more: map[string]string{},
 		}
+		randomVolumes(t, s.more)
 		f.commitSpec(s)
 		var asked []ClaimRequest
 		for range rapid.IntRange(10, 60).Draw(t, "steps") {

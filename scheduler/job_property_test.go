@@ -61,6 +61,7 @@ func (w *jobWorld) step(t *rapid.T) {
 	case 0:
 		s := randomSpec(t)
 		s.kind, s.name = rapid.SampledFrom([]string{"Job", "CronJob"}).Draw(t, "jobKind"), owner
+		delete(s.more, "pvc") // which may be there or not
 		s.revision += s.more["mode"] + s.more["completions"]
 		w.commitSpec(s)
 	case 1, 2:

@@ -113,7 +113,7 @@ func (r *runner) decide(pods []*pod) {
 
 // sort tells what there is of the run.
 func (r *runner) sort(pods []*pod) {
-	elsewhere := !slices.ContainsFunc(pods, func(p *pod) bool { return p.lost }) || r.in.elsewhere(r.w)
+	elsewhere := !slices.ContainsFunc(pods, func(p *pod) bool { return p.lost }) || r.in.forSomeNode(r.w)
 	held := map[int][]*pod{}
 	for _, p := range pods {
 		i, mine := r.piece(p.Identity)
@@ -124,7 +124,7 @@ func (r *runner) sort(pods []*pod) {
 			r.failed[i] = r.failed[i] || p.phase() == corev1.PodFailed
 		case !mine:
 			r.c.stopIfHere(p, reasonJobChanged)
-		case p.lost && elsewhere && (!r.w.exclusive || granted && (holder.Released || holder.Node != p.node)):
+		case p.lost && elsewhere && !r.in.bound(r.w, p) && (!r.w.exclusive || granted && (holder.Released || holder.Node != p.node)):
 			r.lost = append(r.lost, p)
 		case p.node != "" && !p.lost && granted && holder.Node != p.node && p.claim.Less(holder.Claim):
 			r.c.stop(p, reasonOutclaimed)
@@ -267,7 +267,7 @@ func (r *runner) whyMoves(p *pod) string {
 
 // moves reports whether a pod goes because its node is drained, or has a taint.
 func (r *runner) moves(p *pod) bool {
-	return p.evicted || p.leaving && !p.lost && r.in.elsewhereNow(r.w) && r.in.mayLeave(p)
+	return p.evicted || p.leaving && !p.lost && r.in.elsewhereNow(r.w, p) && r.in.mayLeave(p)
 }
 
 // start starts pods for the first n pieces of work that nobody does.

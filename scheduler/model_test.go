@@ -122,7 +122,8 @@ func (m *model) judge(name string, status api.NodeStatus) {
 }
 
 // release says of every claim whose node is lost that it runs there no more,
-// which is then so: the fencer has done its work.
+// which is then so: the fencer has done its work. Pods with volumes it leaves
+// alone.
 func (m *model) release() {
 	next := maps.Clone(m.claims)
 	for id, holder := range next {
@@ -132,7 +133,7 @@ func (m *model) release() {
 		holder.Released = true
 		next[id] = holder
 		for instance, s := range m.states {
-			if m.where[instance] == holder.Node && s.Pod.Identity.String() == id {
+			if m.where[instance] == holder.Node && s.Pod.Identity.String() == id && len(m.set.Molds[s.Pod.MoldKey()].Volumes) == 0 {
 				delete(m.states, instance)
 			}
 		}
@@ -170,6 +171,7 @@ func (m *model) obey() {
 		if _, there := m.states[a.Pod.Instance]; !there && !m.away(a.Node) && m.granted(a) {
 			m.states[a.Pod.Instance] = api.PodState{Pod: a.Pod, Commit: a.Commit, Unit: a.Unit, Phase: corev1.PodRunning, Started: m.now, Claim: a.Claim}
 			m.where[a.Pod.Instance] = a.Node
+			m.noteVolumes(a)
 		}
 	}
 	for _, r := range m.set.Remove {
@@ -307,6 +309,7 @@ func (s spec) template() corev1.PodTemplateSpec {
 	if s.priority != 0 {
 		t.Spec.Priority = &s.priority
 	}
+	s.mount(&t)
 	return t
 }
 
@@ -337,6 +340,12 @@ func (m *model) commitSpec(s spec) {
 		t := s.template()
 		meta.Labels, meta.Annotations = t.Labels, t.Annotations
 		value = &corev1.Pod{ObjectMeta: meta, Spec: t.Spec}
+	case "StatefulSet":
+		value = s.statefulSet(meta, selector)
+	case "PersistentVolumeClaim":
+		group = ""
+		s.revision = ""
+		value = s.claim(meta)
 	case "Job":
 		group = "batch"
 		value = &batchv1.Job{ObjectMeta: meta, Spec: s.job(s.template())}

@@ -50,6 +50,10 @@ func PodObject(fleet string, snapshot api.Snapshot, pod api.Pod, node string, cr
 	case "DaemonSet":
 		setLabel(&out.ObjectMeta, appsv1.ControllerRevisionHashLabelKey, pod.Revision)
 		out.Spec.Tolerations = append(out.Spec.Tolerations, daemonTolerations...)
+	case "StatefulSet":
+		if set, ok := object.Value.(*appsv1.StatefulSet); ok {
+			markSetPod(out, set, pod)
+		}
 	case "Job", "CronJob":
 		owner = jobKey(pod.Identity)
 		markJobPod(out, pod.Identity, string(api.UID(fleet, owner)))

@@ -23,10 +23,14 @@ type placement struct {
 	cast      *cast
 	priority  int32
 	exclusive bool
+	volumes   []api.Identity // claims that it uses
+	unbound   []api.Identity // those without a node, once attach has looked
 }
 
 func (in *input) placement(w *workload, p *pod) placement {
-	return placement{pod: p, cast: in.castOf(w, p.Revision), priority: priorityOf(&w.template.Spec), exclusive: w.exclusive}
+	s := placement{pod: p, cast: in.castOf(w, p.Revision), priority: priorityOf(&w.template.Spec), exclusive: w.exclusive}
+	s.volumes = s.cast.claims(p.Identity)
+	return s
 }
 
 func priorityOf(spec *corev1.PodSpec) int32 {
@@ -44,7 +48,11 @@ type placer struct {
 	kept    []*pod
 	placed  []*pod
 	pending []api.Unplaced
+	going   []api.Removal
 	claims  []ClaimRequest
+	homes   map[api.Identity]string // nodes that were asked for volumes
+	stored  map[string]int64        // bytes that volumes may take, by node; nil until somebody asks
+	users   map[api.Identity]string // pods that use volumes, by claim; nil until somebody asks
 	evictor evictor
 	evicted []stop
 }
@@ -53,7 +61,7 @@ type placer struct {
 // priority first, then the oldest. Pods that are placed already, and those that
 // are going until they are gone, keep what they occupy.
 func assignPods(in *input, kept []*pod, going []api.Removal, starts []placement) *placer {
-	p := &placer{in: in, kept: kept}
+	p := &placer{in: in, kept: kept, going: going}
 	if len(starts) == 0 { // nobody asks what is left
 		return p
 	}
@@ -85,7 +93,7 @@ func assignPods(in *input, kept []*pod, going []api.Removal, starts []placement)
 
 // alike reports whether two pods can be placed as one group.
 func (s placement) alike(other placement) bool {
-	return s.cast == other.cast && !s.exclusive && !other.exclusive && s.pod.nominated == "" && other.pod.nominated == "" &&
+	return s.cast == other.cast && len(s.volumes) == 0 && !s.exclusive && !other.exclusive && s.pod.nominated == "" && other.pod.nominated == "" &&
 		(s.pod.reason == reasonLost) == (other.pod.reason == reasonLost)
 }
 
@@ -155,6 +163,11 @@ func (p *placer) put(group []placement) {
 		return
 	}
 	d := place.Demand{Template: template, Careful: replaces && p.brake.careful}
+	if reason := p.attach(&group[0], &d); reason != "" {
+		p.wait(first, reason)
+		return
+	}
+	first = group[0]
 	switch {
 	case first.exclusive:
 		p.claimed(first, d)
@@ -170,10 +183,19 @@ func (p *placer) put(group []placement) {
 	}
 }
 
-// take gives a pod a node, which has been booked.
+// take gives a pod a node, which has been booked, unless it has to wait for its
+// volumes first.
 func (p *placer) take(s placement, name string) {
+	if len(s.unbound) > 0 {
+		p.bind(s, name)
+		p.wait(s, waitsForVolume)
+		return
+	}
 	s.pod.node, s.pod.cast, s.pod.nominated = name, s.cast, ""
 	p.placed = append(p.placed, s.pod)
+	if p.users != nil {
+		p.use(s.cast, s.pod.Pod)
+	}
 	if s.pod.reason == reasonLost {
 		p.brake.started++
 	}
@@ -217,7 +239,9 @@ func (p *placer) claimed(s placement, d place.Demand) {
 			return
 		}
 		if p.fleet.PlaceEach(d, []string{holder.Node})[0] == "" {
-			s.pod.claim = holder.Claim
+			if len(s.unbound) == 0 {
+				s.pod.claim = holder.Claim
+			}
 			p.take(s, holder.Node)
 			return
 		}
@@ -232,6 +256,7 @@ func (p *placer) claimed(s placement, d place.Demand) {
 		return
 	}
 	s.pod.nominated = ""
+	p.bind(s, placed.Nodes[0])
 	p.claims = append(p.claims, ClaimRequest{Identity: s.pod.Identity, Node: placed.Nodes[0], Expect: holder.Claim})
 	p.wait(s, waitsForClaim)
 }

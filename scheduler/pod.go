@@ -98,7 +98,7 @@ func decidePod(w *workload, pods []*pod, in *input) change {
 		switch {
 		case i > 0:
 			c.giveUpDouble(p, current, &level{available: 1}, in)
-		case p.leaving && in.elsewhereNow(w) && in.couldLeave(p):
+		case p.leaving && in.elsewhereNow(w, p) && in.couldLeave(p):
 			c.stop(p, reasonDrained)
 		}
 	}

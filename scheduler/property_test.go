@@ -17,7 +17,10 @@ import (
 // randomSpec draws a workload; few names, so that commits change each other's.
 func randomSpec(t *rapid.T) spec {
 	s := spec{
-		kind:     rapid.SampledFrom([]string{"Deployment", "Deployment", "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Pod", "Job", "Job", "CronJob"}).Draw(t, "kind"),
+		kind: rapid.SampledFrom([]string{
+			"Deployment", "Deployment", "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Pod", "Job", "Job", "CronJob",
+			"StatefulSet", "StatefulSet", "StatefulSet", "PersistentVolumeClaim",
+		}).Draw(t, "kind"),
 		name:     rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"),
 		revision: rapid.SampledFrom([]string{"r1", "r2", "r3", "bad1"}).Draw(t, "revision"),
 		replicas: int32(rapid.IntRange(0, 6).Draw(t, "replicas")),
@@ -29,7 +32,8 @@ func randomSpec(t *rapid.T) spec {
 		more: randomJob(t),
 	}
 	// As in Git, a revision is the hash of what its pods are.
-	s.revision += fmt.Sprint("-", s.cpu, "-", s.hostPort, "-", s.recreate)
+	randomVolumes(t, s.more)
+	s.revision += fmt.Sprint("-", s.cpu, "-", s.hostPort, "-", s.recreate, "-", s.more["pvc"], "-", s.more["claims"])
 	return s
 }
 
@@ -102,6 +106,7 @@ func (m *model) check(t *rapid.T) {
 		if !kept {
 			t.Fatalf("nothing is kept of what %s takes:\n%s", a.Pod, m.describe())
 		}
+		m.checkVolumes(t, a, mold)
 		used[a.Node] += mold.Requests[corev1.ResourceCPU]
 		pods[a.Node]++
 		for _, p := range mold.HostPorts {
@@ -245,6 +250,7 @@ func TestRollingUpdateKeepsItsFloor(t *testing.T) {
 		m := newModel()
 		m.addNode("n1", 64, 110, "")
 		s := randomSpec(t)
+		delete(s.more, "pvc")
 		s.kind, s.name, s.revision, s.replicas, s.cpu, s.hostPort = "Deployment", "a", "r1", int32(rapid.IntRange(1, 8).Draw(t, "replicas")), "", 0
 		s.paused, s.recreate = false, false
 		m.commitSpec(s)

@@ -37,11 +37,13 @@ const (
 	reasonReplacedRun  = "the next run of its CronJob replaces it"
 
 	// Why a pod waits though it might fit somewhere.
-	waitsForQuorum  = "waits for a leader with a quorum: only one pod of its identity may run"
-	waitsForClaim   = "waits for the claim of its identity"
-	waitsForRelease = "waits until the node that holds the claim of its identity cannot be running it any more"
-	waitsForNode    = "waits for its node: no other may have it"
-	waitsForVictims = "waits until the pods that it preempts are gone"
-	waitsForBrake   = "waits: many pods were replaced within 30 s"
-	waitsForCheck   = "waits: most nodes were lost within 30 s, and the leader has not made sure yet that it is not cut off itself"
+	waitsForQuorum       = "waits for a leader with a quorum: only one pod of its identity may run"
+	waitsForClaim        = "waits for the claim of its identity"
+	waitsForRelease      = "waits until the node that holds the claim of its identity cannot be running it any more"
+	waitsForNode         = "waits for its node: no other may have it"
+	waitsForVolume       = "waits for the claim of its volume"
+	waitsForVolumeQuorum = "waits for a leader with a quorum: its volume has no node yet"
+	waitsForVictims      = "waits until the pods that it preempts are gone"
+	waitsForBrake        = "waits: many pods were replaced within 30 s"
+	waitsForCheck        = "waits: most nodes were lost within 30 s, and the leader has not made sure yet that it is not cut off itself"
 )

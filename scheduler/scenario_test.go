@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shoal-dev/shoal/api"
 )
@@ -24,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 // comment says what it shows, "script" holds one command a line, and "want" the
 // transcript. Commands:
 //
-//	node NAME [cpu=N] [pods=N] [taint=KEY]
+//	node NAME [cpu=N] [pods=N] [taint=KEY] [disk=Q]
 //	git KIND NAME rev=R [replicas=N] [surge=X] [unavailable=X] [cpu=Q] ...
 //	rm KIND NAME                 take it out of Git
 //	unknown | known              whether the desired state can be read
@@ -61,6 +63,11 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	pdb NAME [app=OWNER] [min=X] [max=X] [always=true]  a PodDisruptionBudget
 //	pdbs                         print the status of the PodDisruptionBudgets
 //	hindered                     print why drains wait
+//	set NAME                     print the status of a StatefulSet
+//	volumes                      print what is known of volumes
+//	delete                       the nodes delete the volumes that are to go
+//	removed NAME                 a node was removed from the fleet
+//	recovered KIND               the ledger has lost claims
 //	quiet                        schedule and settle print nothing from now on
 //	summary                      print how many pods of each workload are where
 func TestScenarios(t *testing.T) {
@@ -131,6 +138,9 @@ func (m *model) run(command string, args []string) (string, error) {
 	case "node":
 		options := pairs(args[1:])
 		m.addNode(arg(0), number(options["cpu"], 4), number(options["pods"], 110), options["taint"])
+		if disk := options["disk"]; disk != "" {
+			m.nodes[arg(0)].Allocatable[corev1.ResourceEphemeralStorage] = resource.MustParse(disk)
+		}
 	case "git":
 		m.commitSpec(parseSpec(args))
 	case "rm":
@@ -190,6 +200,9 @@ func (m *model) run(command string, args []string) (string, error) {
 			return text, nil
 		}
 		if text, known := m.runQuotas(command, args); known {
+			return text, nil
+		}
+		if text, known := m.runSets(command, arg(0)); known {
 			return text, nil
 		}
 		if text, known := m.runBudgets(command, args); known {

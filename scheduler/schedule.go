@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shoal-dev/shoal/api"
 )
@@ -51,6 +52,11 @@ type input struct {
 	// changed says that the pods that have nodes are not those of the decision
 	// before, beyond what is started and stopped now.
 	changed bool
+	// claims are the PersistentVolumeClaims in Git, by the name of their identity,
+	// owners its workloads, and sets those that make claims, see wanted.
+	claims map[string]*corev1.PersistentVolumeClaim
+	owners map[api.Identity]bool
+	sets   []*workload
 }
 
 func newInput(board api.Board, facts api.Facts, authority Authority, now time.Time) *input {
@@ -131,6 +137,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	r := round{in: in, next: facts}
 	r.next.Rollouts, r.next.Jobs, r.next.CronJobs = map[string]api.Rollout{}, map[string]api.JobRun{}, map[string]api.CronRuns{}
 	workloads := expand(snapshot, in.nodes)
+	in.readClaims(snapshot, workloads)
 	in.setGuards(snapshot, workloads, pods)
 	for i := range workloads {
 		w := &workloads[i]
@@ -151,6 +158,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	d.Set.Pods, d.Set.Pending, d.Claims = r.assigned(placed), placed.pending, placed.claims
 	d.Set.Molds = in.molds(&d.Set)
 	d.Release = spentClaims(&d, in)
+	in.keepVolumes(&d)
 	d.Facts.Created = created(snapshot, board.Nodes, facts.Created, now)
 	d.Facts.Away, d.Facts.Hindered, d.Facts.Tainted = in.away, in.hindered, in.tainted
 	d.Facts.Replaced = placed.brake.remember(facts.Replaced, now)
@@ -382,7 +390,8 @@ func sameFacts(a, b api.Facts) bool {
 		slices.EqualFunc(a.Replaced, b.Replaced, func(x, y api.Replacement) bool { return x.Pods == y.Pods && x.At.Equal(y.At) }) &&
 		maps.EqualFunc(a.Rollouts, b.Rollouts, func(x, y api.Rollout) bool {
 			return x.Revision == y.Revision && x.Started.Equal(y.Started) && x.Progressed.Equal(y.Progressed) &&
-				x.Complete == y.Complete && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)
-		}) && maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal) &&
+				x.Complete == y.Complete && x.Current == y.Current && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)
+		}) && maps.EqualFunc(a.Volumes, b.Volumes, api.Volume.Equal) && slices.EqualFunc(a.Discards, b.Discards, api.Discard.Equal) &&
+		maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal) &&
 		maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted)
 }

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -91,7 +92,6 @@ var FieldScopes = []FieldScope{
 	planned[corev1.VolumeProjection]("serviceAccountToken", "", "tokens are not issued"),
 	planned[corev1.VolumeProjection]("clusterTrustBundle", "", "there are no trust bundles"),
 	planned[corev1.VolumeProjection]("podCertificate", "", "certificates are not issued to pods"),
-	planned[corev1.VolumeSource]("persistentVolumeClaim", "", "volumes that outlive a pod are not provided"),
 	planned[corev1.VolumeSource]("ephemeral", "", "volumes that outlive a pod are not provided"),
 	planned[corev1.VolumeSource]("nfs", "", "network file systems are not mounted"),
 	planned[corev1.VolumeSource]("image", "", "images are not mounted as volumes"),
@@ -115,6 +115,15 @@ var FieldScopes = []FieldScope{
 	out[corev1.VolumeSource]("portworxVolume", "", "needs a driver"),
 	out[corev1.VolumeSource]("scaleIO", "", "needs a driver"),
 	out[corev1.VolumeSource]("storageos", "", "needs a driver"),
+
+	planned[corev1.PersistentVolumeClaimSpec]("accessModes", "[ReadWriteOnce] [ReadWriteOncePod]", "a volume is a folder on the disk of one node"),
+	warn(planned[corev1.PersistentVolumeClaimSpec]("storageClassName", "local-path", "local-path is the only class, and the default; pods that use the claim wait")),
+	planned[corev1.PersistentVolumeClaimSpec]("volumeMode", "Filesystem", "there are no block volumes"),
+	planned[corev1.PersistentVolumeClaimSpec]("volumeName", "", "volumes are made for claims, not chosen by them"),
+	planned[corev1.PersistentVolumeClaimSpec]("selector", "", "volumes are made for claims, not chosen by them"),
+	planned[corev1.PersistentVolumeClaimSpec]("dataSource", "", "volumes begin empty"),
+	planned[corev1.PersistentVolumeClaimSpec]("dataSourceRef", "", "volumes begin empty"),
+	planned[corev1.PersistentVolumeClaimSpec]("volumeAttributesClassName", "", "volumes have no attributes"),
 
 	planned[batchv1.JobSpec]("managedBy", "kubernetes.io/job-controller", "there is no other controller"),
 	planned[batchv1.JobSpec]("scheduling", "", "pods are placed one by one"),
@@ -152,12 +161,15 @@ var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.ResourceRequirements](): names("limits requests"),
 	reflect.TypeFor[corev1.SecurityContext](): names("capabilities privileged runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem allowPrivilegeEscalation " +
 		"seccompProfile"),
-	reflect.TypeFor[corev1.PodSecurityContext]():   names("runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy seccompProfile"),
-	reflect.TypeFor[corev1.SeccompProfile]():       names(""),
-	reflect.TypeFor[corev1.EmptyDirVolumeSource](): names("sizeLimit"),
-	reflect.TypeFor[corev1.ServiceAccount]():       names("metadata secrets automountServiceAccountToken"),
-	reflect.TypeFor[corev1.VolumeProjection]():     names("secret downwardAPI configMap"),
-	reflect.TypeFor[corev1.VolumeSource]():         names("hostPath emptyDir secret downwardAPI configMap projected"),
+	reflect.TypeFor[corev1.PodSecurityContext]():        names("runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy seccompProfile"),
+	reflect.TypeFor[corev1.SeccompProfile]():            names(""),
+	reflect.TypeFor[corev1.EmptyDirVolumeSource]():      names("sizeLimit"),
+	reflect.TypeFor[corev1.ServiceAccount]():            names("metadata secrets automountServiceAccountToken"),
+	reflect.TypeFor[corev1.VolumeProjection]():          names("secret downwardAPI configMap"),
+	reflect.TypeFor[corev1.VolumeSource]():              names("hostPath emptyDir secret downwardAPI configMap projected persistentVolumeClaim"),
+	reflect.TypeFor[corev1.PersistentVolumeClaimSpec](): names("resources"),
+	reflect.TypeFor[appsv1.StatefulSetSpec](): names("replicas selector template volumeClaimTemplates serviceName podManagementPolicy updateStrategy " +
+		"revisionHistoryLimit minReadySeconds persistentVolumeClaimRetentionPolicy ordinals"),
 	reflect.TypeFor[batchv1.JobSpec](): names("parallelism completions activeDeadlineSeconds podFailurePolicy successPolicy backoffLimit backoffLimitPerIndex " +
 		"maxFailedIndexes selector manualSelector template ttlSecondsAfterFinished completionMode suspend podReplacementPolicy"),
 	reflect.TypeFor[batchv1.PodFailurePolicyOnPodConditionsPattern](): names("status"),

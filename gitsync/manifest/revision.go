@@ -14,7 +14,8 @@ import (
 const revisionForm = "shoal pod template 1\n"
 
 // revision returns the hash of the pod template in an object as its author
-// wrote it, "" when there is none. Of a Job it covers what cannot be changed
+// wrote it, "" when there is none. Of a StatefulSet it covers what Kubernetes lets
+// nobody change and its pods are made of, too. Of a Job it covers what cannot be changed
 // without another run, of a CronJob what its next run begins with. Keys are sorted and nulls dropped, so that
 // comments, order and indentation do not count; nothing is added, so that the
 // defaults of a newer version do not count either.
@@ -28,8 +29,10 @@ func revision(kind string, object map[string]any) string {
 			"metadata": map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]},
 			"spec":     object["spec"],
 		}
-	case "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "StatefulSet":
+	case "Deployment", "ReplicaSet", "ReplicationController", "DaemonSet":
 		authored = spec["template"]
+	case "StatefulSet":
+		authored = map[string]any{"template": spec["template"], "serviceName": spec["serviceName"], "claims": claimNames(spec)}
 	case "Job":
 		authored = unchangeable(spec)
 	case "CronJob":
@@ -42,6 +45,19 @@ func revision(kind string, object map[string]any) string {
 		return "" // cannot be: it was JSON
 	}
 	return api.SafeHash(revisionForm+string(data), 10)
+}
+
+// claimNames are the names of the volumes that each pod of a StatefulSet has for
+// its own.
+func claimNames(spec map[string]any) []any {
+	templates, _ := spec["volumeClaimTemplates"].([]any)
+	out := make([]any, 0, len(templates))
+	for _, t := range templates {
+		template, _ := t.(map[string]any)
+		meta, _ := template["metadata"].(map[string]any)
+		out = append(out, meta["name"])
+	}
+	return out
 }
 
 // unchangeable is what Kubernetes lets nobody change in a Job: another one is
