@@ -9,12 +9,10 @@ import (
 func TestVolumeNamesTellVolumesApart(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(label string) (Identity, Claim) {
-			return VolumeClaim(
-					rapid.SampledFrom([]string{"a", "b"}).Draw(t, label+" namespace"),
-					rapid.StringMatching(`a(-[12]){0,3}`).Draw(t, label+" name"),
-				), Claim{
-					Epoch: rapid.Uint64Range(1, 2).Draw(t, label+" epoch"), Index: rapid.Uint64Range(1, 2).Draw(t, label+" index"),
-				}
+			namespace := rapid.SampledFrom([]string{"a", "b"}).Draw(t, label+" namespace")
+			name := rapid.StringMatching(`a(-[12]){0,3}`).Draw(t, label+" name")
+			number := func(what string) uint64 { return rapid.Uint64Range(1, 2).Draw(t, label+what) }
+			return VolumeClaim(namespace, name), Claim{Epoch: number(" epoch"), Index: number(" index")}
 		}
 		idA, claimA := draw("one")
 		idB, claimB := draw("other")

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/gossip"
 	"github.com/shoal-dev/shoal/gossip/fleet"
 	"github.com/shoal-dev/shoal/internal/loop"
 	"github.com/shoal-dev/shoal/policy"
@@ -112,7 +113,7 @@ func (c *control) step(ctx context.Context) time.Time {
 	}
 	board := company.Board
 	board.Assigned = c.decided.Assigned
-	c.sync(snapshot)
+	c.sync(snapshot, company.Ledger)
 	c.publishView(snapshot, board, company, observed, now)
 	if c.decided.Assigned.Known() {
 		// Kept after it is acted upon: a start must not wait for the disk, and
@@ -199,7 +200,7 @@ func (c *control) tellConflicts(conflicts []policy.Conflict, now time.Time) {
 }
 
 // sync tells the runtime what should run here, and Git which commits that needs.
-func (c *control) sync(snapshot api.Snapshot) {
+func (c *control) sync(snapshot api.Snapshot, ledger gossip.Ledger) {
 	set := c.decided.Assigned
 	if !set.Known() {
 		return
@@ -207,7 +208,7 @@ func (c *control) sync(snapshot api.Snapshot) {
 	c.keep()
 	desired := runtime.Desired{
 		Known: true,
-		Alone: c.part.Alone(), Claims: c.part.Claims(),
+		Alone: c.part.Alone(), Claims: c.part.Claims(), Discard: discards(c.decided.Facts, ledger, c.cfg.Node),
 		DNS: runtime.DNSConfig{Server: c.cfg.Network.DNS, Domain: c.cfg.Network.Domain, NodeConfig: c.cfg.Network.ResolvConf},
 	}
 	c.fillConfig(&desired, snapshot)

@@ -46,7 +46,7 @@ func (w *wardrobe) dress(v *view) []api.KubeObject {
 // address that does not stand in Git.
 func shownElsewhere(object api.Object) bool {
 	switch object.Value.(type) {
-	case *corev1.Pod, *corev1.Service, *corev1.ResourceQuota, *policyv1.PodDisruptionBudget:
+	case *corev1.Pod, *corev1.Service, *corev1.PersistentVolumeClaim, *corev1.ResourceQuota, *policyv1.PodDisruptionBudget:
 		return true
 	}
 	return isWorkload(object.GVK.Kind)

@@ -32,6 +32,7 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	next := api.NodeInfo{
 		Name: c.cfg.Node, Peer: c.cfg.peerAddress(c.address), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
 		System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
+		Volumes: seen.Volumes,
 		Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: c.address.String()},
 			{Type: corev1.NodeHostName, Address: c.cfg.Node},

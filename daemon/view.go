@@ -100,6 +100,9 @@ func (v *view) objects(shown *wardrobe, at func(unit string, commit api.Commit) 
 	for _, object := range scheduler.Workloads(v.fleet, v.snapshot, at, v.board, v.facts, v.now) {
 		add(object)
 	}
+	for _, object := range scheduler.Volumes(v.fleet, v.snapshot, v.board, v.facts, v.now) {
+		add(object)
+	}
 	for _, p := range v.pods {
 		if p.object != nil {
 			out = append(out, p.object)
@@ -119,7 +122,7 @@ func (v *view) objects(shown *wardrobe, at func(unit string, commit api.Commit) 
 }
 
 func isWorkload(kind string) bool {
-	return slices.Contains([]string{"Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "Job", "CronJob"}, kind)
+	return slices.Contains([]string{"Deployment", "ReplicaSet", "ReplicationController", "DaemonSet", "StatefulSet", "Job", "CronJob"}, kind)
 }
 
 // dressed returns the object with the metadata that an API server adds: UID and
@@ -242,6 +245,8 @@ func (v *view) where(kind, namespace, name string) (api.Key, api.Source, bool) {
 				return v.where(p.pod.Kind, namespace, p.pod.Owner)
 			}
 		}
+	case "PersistentVolumeClaim":
+		return v.whoClaims(namespace, name)
 	case "Job":
 		if i := strings.LastIndex(name, "-"); i > 0 {
 			return v.where("CronJob", namespace, name[:i])
@@ -258,6 +263,15 @@ func (v *view) where(kind, namespace, name string) (api.Key, api.Source, bool) {
 		}
 	}
 	return api.Key{}, api.Source{}, false
+}
+
+// whoClaims finds the StatefulSet that made a claim for a volume.
+func (v *view) whoClaims(namespace, name string) (api.Key, api.Source, bool) {
+	known := v.facts.Volumes[api.VolumeClaim(namespace, name).String()]
+	if known.Set == "" {
+		return api.Key{}, api.Source{}, false
+	}
+	return v.where("StatefulSet", namespace, known.Set)
 }
 
 // deletionTime is when a removed pod must be gone: its grace period after it

@@ -30,9 +30,12 @@ type Desired struct {
 	// (enableServiceLinks), with ClusterIP filled in.
 	Services []*corev1.Service
 	DNS      DNSConfig
-	// Claims say who may run exclusive pods, by Identity.String(); nil while
-	// that is not known.
+	// Claims say who may run exclusive pods, and which nodes have the volumes of
+	// claims, by Identity.String(); nil while that is not known.
 	Claims map[string]api.ClaimHolder
+	// Discard names persistent volumes of this node, by api.VolumeName, that are
+	// to be deleted: a quorum has given them up. No other one ever is.
+	Discard []string
 	// Alone says that the fleet has no other node: exclusive pods need no lease
 	// and no fence.
 	Alone bool

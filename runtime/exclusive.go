@@ -24,6 +24,22 @@ func Bound(spec *corev1.PodSpec) bool {
 	return false
 }
 
+// Attached reports whether the ledger binds all persistent volumes of the pod to
+// its node, as far as this node knows.
+func (d Desired) Attached(p Pod) bool {
+	for i := range p.Object.Spec.Volumes {
+		source := p.Object.Spec.Volumes[i].PersistentVolumeClaim
+		if source == nil {
+			continue
+		}
+		holder, bound := d.Claims[api.VolumeClaim(p.Object.Namespace, source.ClaimName).String()]
+		if !bound || holder.Node != p.Assignment.Node {
+			return false
+		}
+	}
+	return true
+}
+
 // right says whether an exclusive pod may run here.
 type right int
 
@@ -38,15 +54,22 @@ const (
 // deciding it twice would only make it less sure.
 func (d *decision) rightOf() right {
 	p, known := d.pod.pod(d.desired)
-	if !known || !d.desired.Exclusive(p) {
+	if !known {
 		return entitled
+	}
+	out := entitled
+	if !d.pod.Volumes.Ready && !d.desired.Attached(p) {
+		out = unsure // the ledger may come a little later than the decision
+	}
+	if !d.desired.Exclusive(p) {
+		return out
 	}
 	holder, granted := d.desired.Claims[p.Assignment.Pod.Identity.String()]
 	switch {
 	case granted && p.Assignment.Claim.Less(holder.Claim):
 		return outclaimed
 	case granted && holder.Claim == p.Assignment.Claim && holder.Node == p.Assignment.Node && d.leased():
-		return entitled
+		return out
 	}
 	return unsure
 }

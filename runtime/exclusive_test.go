@@ -131,3 +131,36 @@ func TestNeverWithoutRight(t *testing.T) {
 		}
 	})
 }
+
+// A pod starts once the ledger is known to bind its volumes to this node, and
+// goes on with them whatever the ledger says later.
+func TestPodsWaitForTheirVolumes(t *testing.T) {
+	p := aPod("i1", corev1.RestartPolicyAlways, "app")
+	p.Assignment.Node = "n1"
+	p.Object.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"},
+	}}}
+	bound := func(node string) map[string]api.ClaimHolder {
+		return map[string]api.ClaimHolder{"default/PersistentVolumeClaim/data": {Node: node, Claim: api.Claim{Epoch: 1, Index: 5}}}
+	}
+	for _, c := range []struct {
+		name   string
+		claims map[string]api.ClaimHolder
+		ready  bool
+		starts bool
+	}{
+		{name: "bound here", claims: bound("n1"), starts: true},
+		{name: "bound elsewhere", claims: bound("n2")},
+		{name: "not bound yet", claims: map[string]api.ClaimHolder{}},
+		{name: "not known"},
+		{name: "mounted before", ready: true, starts: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			held := runtime.ObservedPod{Instance: "i1", Images: present("app"), Volumes: runtime.Volumes{Ready: c.ready}}
+			actions, _ := runtime.Decide(runtime.Desired{Known: true, Alone: true, Pods: []runtime.Pod{p}, Claims: c.claims}, runtime.Observed{Known: true, Pods: []runtime.ObservedPod{held}}, t0)
+			if starts := len(actions) > 0; starts != c.starts {
+				t.Errorf("it does %v", actions)
+			}
+		})
+	}
+}

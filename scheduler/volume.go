@@ -100,7 +100,7 @@ func (in *input) wanted(id api.Identity) (wantedClaim, bool) {
 			}
 			value, _ := w.object.Value.(*appsv1.StatefulSet)
 			first := firstOrdinal(value)
-			return wantedClaim{spec: &w.each[i].Spec, set: w, slot: n, beyond: n < first || n-first >= w.want}, true
+			return wantedClaim{spec: &w.each[i].Spec, set: w, slot: n, beyond: n < first || n-first >= w.want+w.beyond}, true
 		}
 	}
 	return wantedClaim{}, false

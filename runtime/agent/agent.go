@@ -42,6 +42,9 @@ type Agent struct {
 	down      error           // why the engine does not answer; nil when it does
 	keeper    error           // why the keeper does not run; nil when it does
 
+	discarding  bool   // volumes are being deleted
+	discardSaid string // why one could not be
+
 	exclusive exclusives
 
 	ctx context.Context // Run's; workers live as long
@@ -205,6 +208,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			relist.Reset(next)
 		}
 		a.employ()
+		a.discard(ctx)
 	}
 }
 

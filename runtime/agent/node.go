@@ -24,6 +24,7 @@ type Node struct {
 	System     corev1.NodeSystemInfo
 	Conditions []corev1.NodeCondition // without times of transitions
 	Images     []corev1.ContainerImage
+	Volumes    []string // persistent ones, by api.VolumeName
 }
 
 // machine is what does not change while the machine runs.
@@ -122,6 +123,9 @@ func (a *Agent) Node(ctx context.Context) Node {
 				})
 			}
 		}
+	}
+	if volumes, err := a.volumes.Persistent(); err == nil {
+		out.Volumes = volumes
 	}
 	out.Conditions = []corev1.NodeCondition{
 		a.memoryPressure(), a.diskPressure(), pidPressure(), a.ready(down, keeper),

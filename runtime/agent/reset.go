@@ -55,8 +55,7 @@ func Reset(ctx context.Context, cfg Config) error {
 	}
 	step("stop the keeper", logs.StopKeeper(cfg.RunDir))
 	for _, dir := range []string{filepath.Join(cfg.StateDir, "pods"), filepath.Join(cfg.RunDir, "pods")} {
-		step("unmount "+dir, volume.UnmountBelow(dir))
-		step("remove "+dir, os.RemoveAll(dir))
+		step("remove "+dir, volume.RemoveUnmounted(dir))
 	}
 	for _, dir := range []string{
 		filepath.Join(cfg.StateDir, "logs"), filepath.Join(cfg.StateDir, "bin"),

@@ -96,6 +96,23 @@ func UnmountBelow(dir string) error {
 	return nil
 }
 
+// RemoveUnmounted unmounts everything at or below dir and deletes dir. While
+// anything is still mounted there nothing is deleted: it would be deleted from
+// where it is mounted from.
+func RemoveUnmounted(dir string) error {
+	if err := UnmountBelow(dir); err != nil {
+		return err
+	}
+	left, err := mountsBelow(dir)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("remove %s: %s is still mounted", dir, left[0])
+	}
+	return os.RemoveAll(dir)
+}
+
 // hostPath checks that a path of the machine is what the volume says, and makes
 // it where the type asks for that.
 // Source: kubernetes.io, Volumes, "hostPath volume types".

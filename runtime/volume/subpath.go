@@ -31,6 +31,13 @@ func (v *Volumes) Mounts(pod *corev1.Pod, c *corev1.Container, env []string) ([]
 			ReadOnly:    m.ReadOnly || volume.ConfigMap != nil || volume.Secret != nil || volume.DownwardAPI != nil || volume.Projected != nil,
 			Propagation: propagation(m.MountPropagation),
 		}
+		if source := volume.PersistentVolumeClaim; source != nil {
+			dir, err := os.Readlink(mount.Source)
+			if err != nil {
+				return nil, fmt.Errorf("volumeMount %s: the volume %q: %w", m.MountPath, m.Name, err)
+			}
+			mount.Source, mount.ReadOnly = dir, m.ReadOnly || source.ReadOnly
+		}
 		if sub := subPath(m, env); sub != "" {
 			pin := filepath.Join(v.dir, string(pod.UID), "subpaths", c.Name, strconv.Itoa(i))
 			if err := v.bindSubPath(pod, volume, mount.Source, sub, pin); err != nil {
@@ -84,7 +91,7 @@ func (v *Volumes) bindSubPath(pod *corev1.Pod, volume *corev1.Volume, dir, sub, 
 		return errors.New("it does not stay inside the volume")
 	}
 	fd, err := openBeneath(dir, clean)
-	if errors.Is(err, fs.ErrNotExist) && (volume.EmptyDir != nil || volume.HostPath != nil) {
+	if errors.Is(err, fs.ErrNotExist) && (volume.EmptyDir != nil || volume.HostPath != nil || volume.PersistentVolumeClaim != nil) {
 		if err := makeBeneath(dir, clean, fsGroup(pod)); err != nil {
 			return err
 		}

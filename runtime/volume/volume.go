@@ -22,7 +22,9 @@ var ErrMissing = errors.New("not found")
 // Volumes makes, updates and removes the volumes of pods. It may be used
 // concurrently for different instances.
 type Volumes struct {
-	dir string // <state>/pods
+	dir        string // <state>/pods
+	persistent string // <state>/volumes
+	made       string // <state>/volumes.made
 
 	mu      sync.Mutex
 	payload map[string]payload // by path of the volume: what was written last
@@ -30,10 +32,14 @@ type Volumes struct {
 
 // New returns the volumes below a state directory.
 func New(stateDir string) *Volumes {
-	return &Volumes{dir: filepath.Join(stateDir, "pods"), payload: map[string]payload{}}
+	return &Volumes{
+		dir: filepath.Join(stateDir, "pods"), persistent: filepath.Join(stateDir, "volumes"), made: filepath.Join(stateDir, "volumes.made"),
+		payload: map[string]payload{},
+	}
 }
 
-// Path returns where a volume of a pod is on this machine.
+// Path returns where a volume of a pod is on this machine; of a persistent one,
+// the link to it.
 func (v *Volumes) Path(instance string, volume *corev1.Volume) string {
 	if volume.HostPath != nil {
 		return volume.HostPath.Path
@@ -63,6 +69,8 @@ func (v *Volumes) prepare(s runtime.Sources, volume *corev1.Volume) error {
 		return hostPath(volume.HostPath)
 	case volume.EmptyDir != nil:
 		return v.emptyDir(s.Pod, path, volume.EmptyDir)
+	case volume.PersistentVolumeClaim != nil:
+		return v.persist(s, volume.PersistentVolumeClaim, path)
 	case projects(volume):
 		_, err := v.project(s, volume, path)
 		return err
@@ -189,11 +197,11 @@ func (v *Volumes) emptyDir(pod *corev1.Pod, path string, source *corev1.EmptyDir
 	return os.Chmod(path, mode)
 }
 
-// Remove unmounts and deletes everything of a pod's volumes. Removing what does
-// not exist is fine.
+// Remove unmounts and deletes everything of a pod's volumes, but for the persistent
+// ones. Removing what does not exist is fine.
 func (v *Volumes) Remove(instance string) error {
 	dir := filepath.Join(v.dir, instance)
-	if err := UnmountBelow(dir); err != nil {
+	if err := RemoveUnmounted(dir); err != nil {
 		return err
 	}
 	v.mu.Lock()
@@ -201,7 +209,7 @@ func (v *Volumes) Remove(instance string) error {
 		return bytes.HasPrefix([]byte(path), []byte(dir+string(filepath.Separator)))
 	})
 	v.mu.Unlock()
-	return os.RemoveAll(dir)
+	return nil
 }
 
 // List returns the instances that have volumes here, sorted.
