@@ -78,7 +78,7 @@ func TestVolumesStayWhereTheyAre(t *testing.T) {
 				}
 			}
 			for _, d := range f.facts.Discards {
-				if _, ok := api.ParseVolumeClaim(d.Identity); !ok || used[d.Identity] && f.claims[d.Identity].Claim != d.Claim {
+				if _, ok := api.ParseVolumeClaim(d.Identity); !ok || used[d.Identity] && f.claims[d.Identity].Claim == d.Claim {
 					t.Fatalf("%+v is to be deleted, used: %v:\n%s", d, used, f.describe())
 				}
 			}
