@@ -113,6 +113,8 @@ type Facts struct {
 	// Discards are volumes that nobody wants any more and that their nodes are to
 	// delete, sorted by name.
 	Discards []Discard `json:"discards,omitempty"`
+	// Autoscalers are what became of HorizontalPodAutoscalers, by namespace/name.
+	Autoscalers map[string]Autoscaling `json:"autoscalers,omitempty"`
 	// Replaced are the recent starts of pods in the place of lost ones, oldest
 	// first: the storm brake counts them.
 	Replaced []Replacement `json:"replaced,omitempty"`

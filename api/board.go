@@ -112,6 +112,12 @@ type Usage struct {
 	Time time.Time                      `json:"time"`
 	Used corev1.ResourceList            `json:"used"`
 	Pods map[string]corev1.ResourceList `json:"pods,omitempty"` // by instance
+	// Containers are those of pods of which somebody asked for it, by instance
+	// and name.
+	Containers map[string]map[string]corev1.ResourceList `json:"containers,omitempty"`
+	// Window is how long a measurement of processor time takes, and how far
+	// apart two of them are.
+	Window time.Duration `json:"window,omitempty"`
 }
 
 // NodeStatus says whether a node is heard of. It is judged by the leader, from

@@ -170,7 +170,7 @@ func (g *guard) sum() int {
 	for id, w := range g.owners {
 		switch id.Kind {
 		case "Deployment", "ReplicaSet", "ReplicationController", "StatefulSet":
-			n += w.want
+			n += w.want + w.beyond
 		case "Pod":
 		default:
 			strangers = append(strangers, id.Kind+" "+id.Namespace+"/"+id.Owner)

@@ -69,6 +69,7 @@ func Events(fleet string, was, is api.AssignmentSet, before, after api.Facts, no
 				"Revision %s made no progress within progressDeadlineSeconds", after.Rollouts[id.String()].Revision)
 		}
 	}
+	out = append(out, scaleEvents(fleet, before, after, now)...)
 	out = append(out, drainEvents(fleet, before, after, now)...)
 	return append(out, jobEvents(fleet, before, after, now)...)
 }

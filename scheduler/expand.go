@@ -23,7 +23,8 @@ type workload struct {
 	// beyond is how many pods more are asked for than there can be.
 	beyond int
 	// each are the claims for volumes of which every pod has its own.
-	each []corev1.PersistentVolumeClaim
+	each   []corev1.PersistentVolumeClaim
+	scaled bool // want is what an autoscaler decided, not what stands in Git
 	// exclusive says that of one identity only one pod may run, under a claim.
 	exclusive bool
 	decide    func(w *workload, pods []*pod, in *input) change
@@ -55,11 +56,16 @@ func expand(snapshot api.Snapshot, nodes []node) []workload {
 		}
 	}
 	for i := range out {
-		if w := &out[i]; w.id.Kind != "DaemonSet" && w.want > most {
-			w.beyond, w.want = w.want-most, most
-		}
+		out[i].bound(most)
 	}
 	return out
+}
+
+// bound keeps the number of pods within what there may be.
+func (w *workload) bound(most int) {
+	if w.id.Kind != "DaemonSet" && w.want > most {
+		w.beyond, w.want = w.want-most, most
+	}
 }
 
 // mostPods is how many pods of one workload there may be: as many as all nodes

@@ -22,24 +22,26 @@ import (
 // A model is a fleet on paper: a desired state, nodes, and pods that do what
 // the scheduler says when they are told to.
 type model struct {
-	now     time.Time
-	objects map[string]api.Object
-	known   bool
-	nodes   map[string]api.NodeInfo
-	states  map[string]api.PodState // by instance
-	where   map[string]string
-	set     api.AssignmentSet
-	facts   api.Facts
-	commit  int
-	health  map[string]api.NodeHealth
-	stale   map[string][]api.PodState // what a node that is lost said last
-	silent  map[string]bool           // nodes that said nothing of their pods yet
-	claims  map[string]api.ClaimHolder
-	checked time.Time
-	acting  bool // the leader has no quorum
-	slow    bool // consensus grants no claim now
-	quiet   bool // scenarios print no decisions
-	told    struct {
+	now      time.Time
+	objects  map[string]api.Object
+	known    bool
+	nodes    map[string]api.NodeInfo
+	states   map[string]api.PodState // by instance
+	where    map[string]string
+	set      api.AssignmentSet
+	facts    api.Facts
+	commit   int
+	health   map[string]api.NodeHealth
+	stale    map[string][]api.PodState // what a node that is lost said last
+	silent   map[string]bool           // nodes that said nothing of their pods yet
+	claims   map[string]api.ClaimHolder
+	checked  time.Time
+	acting   bool              // the leader has no quorum
+	slow     bool              // consensus grants no claim now
+	quiet    bool              // scenarios print no decisions
+	demands  map[string]demand // by owner
+	usageAge time.Duration     // below zero: nobody tells
+	told     struct {
 		set   api.AssignmentSet
 		facts api.Facts
 	} // as of the last events
@@ -50,6 +52,7 @@ func newModel() *model {
 		now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), objects: map[string]api.Object{}, known: true,
 		nodes: map[string]api.NodeInfo{}, states: map[string]api.PodState{}, where: map[string]string{},
 		health: map[string]api.NodeHealth{}, stale: map[string][]api.PodState{}, silent: map[string]bool{},
+		demands: map[string]demand{},
 	}
 }
 
@@ -67,7 +70,7 @@ func (m *model) snapshot() api.Snapshot {
 func (m *model) hash() api.Commit { return api.Commit(fmt.Sprintf("c%d", m.commit)) }
 
 func (m *model) board() api.Board {
-	b := api.Board{Assigned: m.set, Claims: m.claims, ConnectivityChecked: m.checked}
+	b := api.Board{Assigned: m.set, Claims: m.claims, ConnectivityChecked: m.checked, Usage: m.usage()}
 	for name, n := range m.nodes {
 		b.Nodes = append(b.Nodes, n)
 		if m.silent[name] {

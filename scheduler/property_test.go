@@ -51,7 +51,9 @@ func randomFleet(t *rapid.T) *model {
 }
 
 func (m *model) randomStep(t *rapid.T) {
-	switch rapid.IntRange(0, 7).Draw(t, "step") {
+	switch rapid.IntRange(0, 8).Draw(t, "step") {
+	case 8:
+		m.randomAutoscaler(t)
 	case 0, 1:
 		m.commitSpec(randomSpec(t))
 	case 2:

@@ -62,6 +62,11 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	taint | untaint NAME KEY     with the effect NoExecute
 //	pdb NAME [app=OWNER] [min=X] [max=X] [always=true]  a PodDisruptionBudget
 //	pdbs                         print the status of the PodDisruptionBudgets
+//	hpa NAME target=KIND/NAME ...  a HorizontalPodAutoscaler, see commitAutoscaler
+//	use OWNER [each=MILLI] [shared=MILLI] [memory=MIB] [only=N]  what its pods use
+//	usage none | old | new       what is told of that
+//	go DURATION                  live on, and print how autoscalers decide
+//	hpas                         print the status of the HorizontalPodAutoscalers
 //	hindered                     print why drains wait
 //	set NAME                     print the status of a StatefulSet
 //	volumes                      print what is known of volumes
@@ -206,6 +211,9 @@ func (m *model) run(command string, args []string) (string, error) {
 			return text, nil
 		}
 		if text, known := m.runBudgets(command, args); known {
+			return text, nil
+		}
+		if text, known := m.runAutoscalers(command, args); known {
 			return text, nil
 		}
 		return m.runFleet(command, arg(0))

@@ -45,6 +45,7 @@ type input struct {
 	casts   map[castKey]*cast            // of revisions in use
 	spaces  map[string]map[string]string // labels of namespaces
 	quotas  map[string][]*quota          // by namespace
+	usage   map[string]*api.Usage        // by node; nil until somebody asks
 	guards  guards
 	tainted map[string]time.Time // of facts, as of now
 	// hindered are the pods that stay on nodes that are drained, by instance.
@@ -137,6 +138,8 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	r := round{in: in, next: facts}
 	r.next.Rollouts, r.next.Jobs, r.next.CronJobs = map[string]api.Rollout{}, map[string]api.JobRun{}, map[string]api.CronRuns{}
 	workloads := expand(snapshot, in.nodes)
+	r.next.Autoscalers, r.calendar = in.autoscale(snapshot, workloads, pods)
+	in.applyScale(workloads, r.next.Autoscalers)
 	in.readClaims(snapshot, workloads)
 	in.setGuards(snapshot, workloads, pods)
 	for i := range workloads {
@@ -393,5 +396,6 @@ func sameFacts(a, b api.Facts) bool {
 				x.Complete == y.Complete && x.Current == y.Current && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)
 		}) && maps.EqualFunc(a.Volumes, b.Volumes, api.Volume.Equal) && slices.EqualFunc(a.Discards, b.Discards, api.Discard.Equal) &&
 		maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal) &&
-		maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted)
+		maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted) &&
+		maps.EqualFunc(a.Autoscalers, b.Autoscalers, api.Autoscaling.Equal)
 }

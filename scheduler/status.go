@@ -22,7 +22,7 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 // Workloads returns every object of the snapshot that owns pods, with the
 // status that Kubernetes' controllers would have given it, and the ReplicaSets
 // that stand behind the revisions of each Deployment, and the Jobs that are the
-// runs of each CronJob, the PodDisruptionBudgets and the
+// runs of each CronJob, PodDisruptionBudgets, HorizontalPodAutoscalers and
 // ResourceQuotas. at finds the snapshot of
 // an older commit; it may return an unknown one, and the ReplicaSets of that
 // commit are then left out. Bare pods are not listed. The returned objects are
@@ -32,6 +32,7 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 	pods, _ := existing(in)
 	var out []api.KubeObject
 	workloads := expand(snapshot, in.nodes)
+	in.applyScale(workloads, facts.Autoscalers)
 	in.setGuards(snapshot, workloads, pods)
 	for _, w := range workloads {
 		mine := pods[w.id]
@@ -39,6 +40,7 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 		case *appsv1.Deployment:
 			rollout := facts.Rollouts[w.id.String()]
 			object := *value
+			w.showScale(&object)
 			object.Annotations = withRevision(value.Annotations, rollout)
 			object.Generation = generation(rollout)
 			object.Status = deploymentStatus(value, mine, rollout, &w, now)
@@ -46,10 +48,12 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 			out = append(out, replicaSets(fleet, &w, mine, rollout, at, now)...)
 		case *appsv1.ReplicaSet:
 			object := *value
+			w.showScale(&object)
 			object.Status = replicaSetStatus(mine, seconds(value.Spec.MinReadySeconds), now)
 			out = append(out, &object)
 		case *corev1.ReplicationController:
 			object := *value
+			w.showScale(&object)
 			s := replicaSetStatus(mine, seconds(value.Spec.MinReadySeconds), now)
 			object.Status = corev1.ReplicationControllerStatus{
 				Replicas: s.Replicas, FullyLabeledReplicas: s.FullyLabeledReplicas, ReadyReplicas: s.ReadyReplicas, AvailableReplicas: s.AvailableReplicas,
@@ -68,6 +72,7 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 		}
 	}
 	out = append(out, in.budgetObjects()...)
+	out = append(out, in.autoscalerObjects(snapshot, workloads, pods)...)
 	return append(out, quotaObjects(snapshot, board.Assigned)...)
 }
 
