@@ -121,6 +121,9 @@ func (c *control) step(ctx context.Context) time.Time {
 		// labels. A full disk must not stop the fleet either.
 		c.report("keep decisions", c.checkpoint.save(c.decided))
 	}
+	if end := now.Add(usageShown); looksAtUsage(snapshot) && (wake.IsZero() || end.Before(wake)) {
+		wake = end
+	}
 	c.noteDisk()
 	c.metrics.turns.Observe(time.Since(started).Seconds())
 	return wake

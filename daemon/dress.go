@@ -3,6 +3,7 @@ package daemon
 import (
 	"sync"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 
@@ -46,7 +47,8 @@ func (w *wardrobe) dress(v *view) []api.KubeObject {
 // address that does not stand in Git.
 func shownElsewhere(object api.Object) bool {
 	switch object.Value.(type) {
-	case *corev1.Pod, *corev1.Service, *corev1.PersistentVolumeClaim, *corev1.ResourceQuota, *policyv1.PodDisruptionBudget:
+	case *corev1.Pod, *corev1.Service, *corev1.PersistentVolumeClaim, *corev1.ResourceQuota, *policyv1.PodDisruptionBudget,
+		*autoscalingv2.HorizontalPodAutoscaler:
 		return true
 	}
 	return isWorkload(object.GVK.Kind)

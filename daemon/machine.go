@@ -48,6 +48,9 @@ type Machine struct {
 	// Usage reads what the machine and its pods, given by their cgroups, have
 	// used at a time; nil where there is nothing to read.
 	Usage func(groups map[string]string, at time.Duration) (usage.Counters, error)
+	// ContainerUsage reads the same of the containers of some pods; nil where
+	// there is nothing to read.
+	ContainerUsage func(groups map[string]string) map[string]map[string]usage.Counter
 	// Space reads what is left of the disk of a folder.
 	Space func(folder string) (Space, error)
 	// Decided is told of every decision of this node, before anybody acts on
@@ -119,11 +122,12 @@ func Local() Machine {
 		Names: func(cfg Config) Names {
 			return dns.New(dns.Config{Address: netip.AddrPortFrom(cfg.ranges().dns, 53), ResolvConf: cfg.Network.ResolvConf})
 		},
-		Fabric:     func(self network.Peer) (Fabric, error) { return network.NewFabric(self, "") },
-		Containers: func(*agent.Config) {},
-		Usage:      usage.Kernel().Read,
-		Space:      diskSpace,
-		Decided:    func(Turn) {},
+		Fabric:         func(self network.Peer) (Fabric, error) { return network.NewFabric(self, "") },
+		Containers:     func(*agent.Config) {},
+		Usage:          usage.Kernel().Read,
+		ContainerUsage: usage.Kernel().Containers,
+		Space:          diskSpace,
+		Decided:        func(Turn) {},
 	}
 }
 

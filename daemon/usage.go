@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shoal-dev/shoal/api"
@@ -16,6 +19,8 @@ const (
 	usageEvery      = 10 * time.Second
 	usageEveryLarge = 30 * time.Second
 	usageLarge      = 30 // nodes
+	// usageShown is how often it is looked at where it matters.
+	usageShown = 15 * time.Second
 	// usageFirst is how long after the start it is measured for the first time.
 	usageFirst = time.Second
 )
@@ -38,10 +43,17 @@ func (c *control) measuring() func(context.Context) time.Time {
 		if v := c.view.Load(); v != nil && len(v.board.Nodes) > usageLarge {
 			next = time.Now().Add(usageEveryLarge)
 		}
-		now, err := c.machine.Usage(c.agent.Groups(), c.machine.Boot())
+		groups := c.agent.Groups()
+		now, err := c.machine.Usage(groups, c.machine.Boot())
 		c.report("measure usage", err)
 		if err != nil {
 			return next
+		}
+		var within map[string]bool
+		now.Exact, within = autoscaled(c.view.Load(), c.cfg.Node)
+		if len(within) > 0 && c.machine.ContainerUsage != nil {
+			maps.DeleteFunc(groups, func(instance string, _ string) bool { return !within[instance] })
+			now.Containers = c.machine.ContainerUsage(groups)
 		}
 		if last.Pods == nil {
 			last = now
@@ -52,6 +64,44 @@ func (c *control) measuring() func(context.Context) time.Time {
 		c.report("tell the fleet of this node's usage", c.part.SetUsage(told))
 		return next
 	}
+}
+
+// autoscaled returns the pods of a node by whose usage an autoscaler decides, and
+// those of which it looks at single containers, by instance.
+func autoscaled(v *view, node string) (exact, within map[string]bool) {
+	if v == nil {
+		return nil, nil
+	}
+	inside := map[api.Identity]bool{} // by workload; true: at single containers
+	for a := range api.Of[*autoscalingv2.HorizontalPodAutoscaler](v.snapshot) {
+		target := a.Spec.ScaleTargetRef
+		id := api.Identity{Namespace: a.Namespace, Kind: target.Kind, Owner: target.Name}
+		inside[id] = inside[id] || slices.ContainsFunc(a.Spec.Metrics, func(m autoscalingv2.MetricSpec) bool { return m.ContainerResource != nil })
+	}
+	if len(inside) == 0 {
+		return nil, nil
+	}
+	exact, within = map[string]bool{}, map[string]bool{}
+	for _, p := range v.pods {
+		containers, scaled := inside[p.pod.Workload()]
+		if !scaled || p.node != node {
+			continue
+		}
+		exact[p.pod.Instance] = true
+		if containers && p.object != nil && len(p.object.Spec.Containers) > 1 {
+			within[p.pod.Instance] = true
+		}
+	}
+	return exact, within
+}
+
+// looksAtUsage reports whether something is decided, or shown, by usage: nobody
+// pokes when it changes.
+func looksAtUsage(snapshot api.Snapshot) bool {
+	for range api.Of[*autoscalingv2.HorizontalPodAutoscaler](snapshot) {
+		return true
+	}
+	return false
 }
 
 // usageOf returns what is known of a node's usage, as annotations.

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -242,9 +243,7 @@ func (m *metric) replicas(current int32, up, down pace) (int32, bool) {
 		return times(ratio, len(m.used)), true
 	}
 	all := make(map[*pod]int64, len(m.used)+len(m.missing)+len(m.unready))
-	for p, value := range m.used {
-		all[p] = value
-	}
+	maps.Copy(all, m.used)
 	for _, p := range m.missing {
 		switch {
 		case ratio < 1:

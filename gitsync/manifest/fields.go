@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -129,6 +130,13 @@ var FieldScopes = []FieldScope{
 	planned[batchv1.JobSpec]("scheduling", "", "pods are placed one by one"),
 	warn(planned[batchv1.PodFailurePolicyOnPodConditionsPattern]("type", "DisruptionTarget", "nobody sets other conditions, so the rule never applies")),
 
+	planned[autoscalingv2.MetricSpec]("type", "Resource ContainerResource", "nobody measures other metrics"),
+	planned[autoscalingv2.MetricSpec]("pods", "", "nobody measures other metrics"),
+	planned[autoscalingv2.MetricSpec]("object", "", "nobody measures other metrics"),
+	planned[autoscalingv2.MetricSpec]("external", "", "nobody measures other metrics"),
+	planned[autoscalingv2.ResourceMetricSource]("name", "cpu memory", "only cpu and memory are measured"),
+	planned[autoscalingv2.ContainerResourceMetricSource]("name", "cpu memory", "only cpu and memory are measured"),
+
 	warn(planned[corev1.ServiceSpec]("type", "ClusterIP NodePort ExternalName", "no load balancer is provided; the Service works like a NodePort")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerIP", "", "no load balancer is provided")),
 	warn(planned[corev1.ServiceSpec]("loadBalancerClass", "", "no load balancer is provided")),
@@ -175,7 +183,12 @@ var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[batchv1.PodFailurePolicyOnPodConditionsPattern](): names("status"),
 	reflect.TypeFor[batchv1.CronJobSpec](): names("schedule timeZone startingDeadlineSeconds concurrencyPolicy suspend jobTemplate " +
 		"successfulJobsHistoryLimit failedJobsHistoryLimit"),
-	reflect.TypeFor[policyv1.PodDisruptionBudgetSpec](): names("minAvailable selector maxUnavailable unhealthyPodEvictionPolicy"),
+	reflect.TypeFor[autoscalingv2.HorizontalPodAutoscalerSpec]():   names("scaleTargetRef minReplicas maxReplicas metrics behavior"),
+	reflect.TypeFor[autoscalingv2.MetricSpec]():                    names("resource containerResource"),
+	reflect.TypeFor[autoscalingv2.ResourceMetricSource]():          names("target"),
+	reflect.TypeFor[autoscalingv2.ContainerResourceMetricSource](): names("container target"),
+	reflect.TypeFor[autoscalingv2.HPAScalingRules]():               names("stabilizationWindowSeconds selectPolicy policies tolerance"),
+	reflect.TypeFor[policyv1.PodDisruptionBudgetSpec]():            names("minAvailable selector maxUnavailable unhealthyPodEvictionPolicy"),
 	reflect.TypeFor[corev1.ServiceSpec](): names("ports selector clusterIP clusterIPs externalIPs externalName sessionAffinity " +
 		"publishNotReadyAddresses sessionAffinityConfig allocateLoadBalancerNodePorts"),
 	reflect.TypeFor[corev1.ServicePort](): names("name appProtocol port targetPort nodePort"),

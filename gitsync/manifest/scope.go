@@ -44,12 +44,12 @@ var KindScopes = []KindScope{
 	{"", "ConfigMap", Served, ""},
 	{"", "Secret", Served, ""},
 	{"policy", "PodDisruptionBudget", Served, ""},
+	{"autoscaling", "HorizontalPodAutoscaler", Served, ""},
 	{"scheduling.k8s.io", "PriorityClass", Served, ""},
 	{"", "LimitRange", Served, ""},
 	{"", "ResourceQuota", Served, ""},
 	{"", "ServiceAccount", Served, "pods may name it; no tokens are issued"},
 
-	{"autoscaling", "HorizontalPodAutoscaler", Planned, "the number of replicas stays as its workload says"},
 	{"", "PersistentVolume", Planned, "nothing is provided by it"},
 	{"storage.k8s.io", "StorageClass", Planned, "nothing is provided by it"},
 	{"networking.k8s.io", "Ingress", Planned, "no traffic is routed by it"},

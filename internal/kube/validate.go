@@ -12,6 +12,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
+	"k8s.io/kubernetes/pkg/apis/autoscaling"
 	"k8s.io/kubernetes/pkg/apis/batch"
 	batchvalidation "k8s.io/kubernetes/pkg/apis/batch/validation"
 	"k8s.io/kubernetes/pkg/apis/core"
@@ -59,9 +60,7 @@ var declaredOptions = map[string]bool{
 }
 
 // handwritten runs the rules of the kind with the options that Kubernetes'
-// registry strategies use on create. Those of HorizontalPodAutoscaler are not
-// called while the kind is not served: their package alone pulls a CEL
-// interpreter into the binary (3 MB). Its declared rules are.
+// registry strategies use on create. Those of HorizontalPodAutoscalers are ours.
 func handwritten(object runtime.Object) field.ErrorList {
 	switch o := object.(type) {
 	case *core.Pod:
@@ -145,6 +144,8 @@ func other(object runtime.Object) field.ErrorList {
 		return networkingvalidation.ValidateIngressClass(o)
 	case *networking.NetworkPolicy:
 		return networkingvalidation.ValidateNetworkPolicy(o, networkingvalidation.ValidationOptionsForNetworking(o, nil))
+	case *autoscaling.HorizontalPodAutoscaler:
+		return autoscaler(o)
 	case *policy.PodDisruptionBudget:
 		return policyvalidation.ValidatePodDisruptionBudget(o, policyvalidation.PodDisruptionBudgetValidationOptions{})
 	case *rbac.Role:

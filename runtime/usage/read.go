@@ -23,6 +23,11 @@ type Counters struct {
 	At   time.Duration // on any clock that does not step
 	Node Counter
 	Pods map[string]Counter
+	// Exact are the pods by whose usage something is decided: it is told in
+	// smaller steps, and at least every minute.
+	Exact map[string]bool
+	// Containers are those of pods of which they are wanted, by instance and name.
+	Containers map[string]map[string]Counter
 }
 
 // Roots are where the kernel tells.
@@ -40,16 +45,51 @@ func (r Roots) Read(groups map[string]string, at time.Duration) (Counters, error
 	if out.Node, err = r.node(); err != nil {
 		return Counters{}, err
 	}
-	read := r.version1
-	if _, err := os.Stat(filepath.Join(r.Cgroup, "cgroup.controllers")); err == nil {
-		read = r.version2
-	}
+	read, _ := r.version()
 	for instance, group := range groups {
 		if c, err := read(group); err == nil {
 			out.Pods[instance] = c
 		}
 	}
 	return out, nil
+}
+
+// Containers reads the counters of the containers of pods, which are given as for
+// Read. The cgroup of a container is below that of its pod and named after it,
+// with the number of the try behind a dot; the newest counts.
+func (r Roots) Containers(groups map[string]string) map[string]map[string]Counter {
+	read, mount := r.version()
+	out := make(map[string]map[string]Counter, len(groups))
+	for instance, group := range groups {
+		entries, err := os.ReadDir(filepath.Join(mount, group))
+		if err != nil {
+			continue // it is gone
+		}
+		newest := map[string]int{}
+		for _, entry := range entries {
+			name, number, found := strings.Cut(entry.Name(), ".")
+			try, err := strconv.Atoi(number)
+			if last, seen := newest[name]; found && entry.IsDir() && err == nil && (!seen || try > last) {
+				newest[name] = try
+			}
+		}
+		out[instance] = make(map[string]Counter, len(newest))
+		for name, try := range newest {
+			if c, err := read(filepath.Join(group, name+"."+strconv.Itoa(try))); err == nil {
+				out[instance][name] = c
+			}
+		}
+	}
+	return out
+}
+
+// version returns how to read a cgroup of the machine's version, and below which
+// mount all of them are listed.
+func (r Roots) version() (read func(group string) (Counter, error), mount string) {
+	if _, err := os.Stat(filepath.Join(r.Cgroup, "cgroup.controllers")); err == nil {
+		return r.version2, r.Cgroup
+	}
+	return r.version1, filepath.Join(r.Cgroup, "cpuacct")
 }
 
 // userHz is the unit of /proc/stat on every architecture that Go knows.

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,40 +21,86 @@ const (
 	memoryPart     = 10
 )
 
+// The same of pods by whose usage something is decided, and how old what is told
+// of them may be.
+const (
+	exactCPUStep    = 2
+	exactMemoryStep = 1 << 20
+	exactPart       = 50
+	exactAge        = time.Minute
+)
+
+// windowStep is how finely it is told how long a measurement takes.
+const windowStep = 10 * time.Second
+
+// A step is by how much a usage must differ to be told again.
+type step struct{ cpu, memory, cpuPart, memoryPart int64 }
+
+var (
+	nodeStep  = step{nodeCPUStep, nodeMemoryStep, cpuPart, memoryPart}
+	podStep   = step{podCPUStep, podMemoryStep, cpuPart, memoryPart}
+	exactStep = step{exactCPUStep, exactMemoryStep, exactPart, exactPart}
+)
+
 // Between returns what a machine and its pods used between two readings: the
 // processors on average, the memory at the end. What hardly differs from what
 // was told before is told again as it was; a usage that is all as before is the
 // one before. Usage of pods that were not there at the first reading is of memory
 // only.
 func Between(first, last Counters, before api.Usage, node string, now time.Time) api.Usage {
-	out := api.Usage{Node: node, Time: now, Pods: map[string]corev1.ResourceList{}}
 	elapsed := last.At - first.At
 	if elapsed <= 0 {
 		return before
 	}
-	out.Used = list(first.Node, last.Node, elapsed, true, before.Used, nodeCPUStep, nodeMemoryStep)
+	out := api.Usage{Node: node, Time: now, Pods: map[string]corev1.ResourceList{}, Window: max(elapsed.Round(windowStep), windowStep)}
+	out.Used = list(first.Node, last.Node, elapsed, true, before.Used, nodeStep)
 	same := before.Used != nil && equal(out.Used, before.Used) && len(last.Pods) == len(before.Pods)
 	for instance, counter := range last.Pods {
 		old, known := first.Pods[instance]
-		out.Pods[instance] = list(old, counter, elapsed, known, before.Pods[instance], podCPUStep, podMemoryStep)
+		steps := podStep
+		if last.Exact[instance] {
+			steps = exactStep
+			same = same && now.Sub(before.Time) < exactAge
+		}
+		out.Pods[instance] = list(old, counter, elapsed, known, before.Pods[instance], steps)
 		same = same && equal(out.Pods[instance], before.Pods[instance])
 	}
+	out.Containers = containers(first, last, elapsed, before)
+	same = same && maps.EqualFunc(out.Containers, before.Containers, func(a, b map[string]corev1.ResourceList) bool {
+		return maps.EqualFunc(a, b, equal)
+	})
 	if same {
 		return before
 	}
 	return out
 }
 
+// containers is the usage of the containers that were read.
+func containers(first, last Counters, elapsed time.Duration, before api.Usage) map[string]map[string]corev1.ResourceList {
+	var out map[string]map[string]corev1.ResourceList
+	for instance, read := range last.Containers {
+		if out == nil {
+			out = make(map[string]map[string]corev1.ResourceList, len(last.Containers))
+		}
+		out[instance] = make(map[string]corev1.ResourceList, len(read))
+		for name, counter := range read {
+			old, known := first.Containers[instance][name]
+			out[instance][name] = list(old, counter, elapsed, known, before.Containers[instance][name], exactStep)
+		}
+	}
+	return out
+}
+
 // list is the usage of one thing.
-func list(first, last Counter, elapsed time.Duration, known bool, before corev1.ResourceList, cpuStep, memoryStep int64) corev1.ResourceList {
+func list(first, last Counter, elapsed time.Duration, known bool, before corev1.ResourceList, steps step) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	if known && last.CPU >= first.CPU {
 		was, told := before[corev1.ResourceCPU]
-		milli := settled(int64((last.CPU-first.CPU)*1000/elapsed), was.MilliValue(), told, cpuStep, cpuPart)
+		milli := settled(int64((last.CPU-first.CPU)*1000/elapsed), was.MilliValue(), told, steps.cpu, steps.cpuPart)
 		out[corev1.ResourceCPU] = *resource.NewMilliQuantity(milli, resource.DecimalSI)
 	}
 	was, told := before[corev1.ResourceMemory]
-	bytes := settled(last.Memory, was.Value(), told, memoryStep, memoryPart)
+	bytes := settled(last.Memory, was.Value(), told, steps.memory, steps.memoryPart)
 	out[corev1.ResourceMemory] = *resource.NewQuantity(bytes>>20<<20, resource.BinarySI)
 	return out
 }

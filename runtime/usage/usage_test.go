@@ -76,3 +76,43 @@ func TestBetween(t *testing.T) {
 		t.Error("the processor time of a pod that was not there is told")
 	}
 }
+
+// TestContainers: of each container the newest try is read, in both versions.
+func TestContainers(t *testing.T) {
+	for _, version := range []string{"v1", "v2"} {
+		got := usage.Roots{Proc: "testdata/proc", Cgroup: "testdata/" + version}.Containers(map[string]string{"i1": "/shoal/i1", "gone": "/shoal/gone"})
+		want := map[string]map[string]usage.Counter{"i1": {"app": {CPU: 7 * time.Millisecond, Memory: 2 << 20}}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", version, diff)
+		}
+	}
+}
+
+// TestExact: what something is decided by is told in small steps, and again after
+// a minute though it is the same.
+func TestExact(t *testing.T) {
+	const second = time.Second
+	now := time.Unix(1000, 0)
+	reading := func(at, pod time.Duration) usage.Counters {
+		return usage.Counters{
+			At: at, Pods: map[string]usage.Counter{"i": {CPU: pod}}, Exact: map[string]bool{"i": true},
+			Containers: map[string]map[string]usage.Counter{"i": {"app": {CPU: pod / 2}}},
+		}
+	}
+	zero := reading(0, 0)
+	first := usage.Between(zero, reading(10*second, second), api.Usage{}, "n1", now)
+	cpu := func(list corev1.ResourceList) string { return list.Cpu().String() }
+	if cpu(first.Pods["i"]) != "100m" || cpu(first.Containers["i"]["app"]) != "50m" || first.Window != 10*second {
+		t.Errorf("got %+v", first)
+	}
+	if same := usage.Between(zero, reading(10*second, second+second/100), first, "n1", now.Add(10*second)); !same.Time.Equal(now) {
+		t.Errorf("told again: %+v", same)
+	}
+	more := usage.Between(zero, reading(10*second, second+second/20), first, "n1", now.Add(10*second))
+	if got := cpu(more.Pods["i"]); got != "105m" {
+		t.Errorf("got %s", got)
+	}
+	if again := usage.Between(zero, reading(10*second, second), first, "n1", now.Add(time.Minute)); !again.Time.After(now) {
+		t.Error("what is told is never told again")
+	}
+}
