@@ -71,6 +71,7 @@ func Events(fleet string, was, is api.AssignmentSet, before, after api.Facts, no
 	}
 	out = append(out, scaleEvents(fleet, before, after, now)...)
 	out = append(out, drainEvents(fleet, before, after, now)...)
+	out = append(out, volumeEvents(fleet, before, after, now)...)
 	return append(out, jobEvents(fleet, before, after, now)...)
 }
 

@@ -93,6 +93,13 @@ func TestVolumeObjects(t *testing.T) {
 	if err := m.settle(20); err != nil {
 		t.Fatal(err)
 	}
+	var events []string
+	for _, e := range volumeEvents("fleet", api.Facts{}, m.facts, m.now) {
+		events = append(events, e.Regards.Name+" "+e.Reason+": "+e.Message)
+	}
+	if len(events) != 3 || events[2] != "one ProvisioningSucceeded: Volume ns-one-1-2 is on node n1" {
+		t.Errorf("events %q", events)
+	}
 	bound := `ns-data-db-0-1-1 Bound 1Gi ns/data-db-0 on n1
 		ns-data-db-1-1-4 Bound 1Gi ns/data-db-1 on n1
 		`

@@ -165,7 +165,7 @@ func persistentVolume(fleet string, id api.Identity, holder api.ClaimHolder, v a
 	out := &corev1.PersistentVolume{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolume"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name: strings.ReplaceAll(name, "/", "-"), CreationTimestamp: metav1.NewTime(v.Since.Truncate(time.Second)),
+			Name: volumeObjectName(id, holder.Claim), CreationTimestamp: metav1.NewTime(v.Since.Truncate(time.Second)),
 			Annotations: map[string]string{"pv.kubernetes.io/provisioned-by": provisioner},
 		},
 		Spec: corev1.PersistentVolumeSpec{
@@ -189,6 +189,11 @@ func persistentVolume(fleet string, id api.Identity, holder api.ClaimHolder, v a
 		out.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumeFailed, Reason: "NodeRemoved", Message: "The node of this volume was removed from the fleet."}
 	}
 	return out
+}
+
+// volumeObjectName names the PersistentVolume of a volume.
+func volumeObjectName(id api.Identity, c api.Claim) string {
+	return strings.ReplaceAll(api.VolumeName(id, c), "/", "-")
 }
 
 // provisioner is what makes volumes.

@@ -20,6 +20,7 @@ func (r Random) Run(f *Fleet) {
 	f.files["web.yaml"] = deployment("web", 2+w.random.IntN(5), 1, false)
 	f.files["db.yaml"] = deployment("db", 1, 1, true)
 	f.files["cache.yaml"] = deployment("cache", 1, 1, true)
+	f.files["kv.yaml"] = statefulSet("kv", 2, 1)
 	if _, err := f.Commit(); err != nil {
 		f.referee.accuse("%v", err)
 		return
@@ -64,6 +65,25 @@ kind: Service
 metadata: {name: %[1]s}
 spec: {selector: {app: %[1]s}, ports: [{port: 80}]}
 `, name, replicas, version, strategy, annotations, image)
+}
+
+// statefulSet writes a StatefulSet whose pods have volumes.
+func statefulSet(name string, replicas, version int) string {
+	return fmt.Sprintf(`apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: %[1]s}
+spec:
+  replicas: %[2]d
+  serviceName: %[1]s
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: c, image: %[4]s, command: [sleep, "1"], env: [{name: VERSION, value: "%[3]d"}], volumeMounts: [{name: data, mountPath: /data}]}
+  volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}}]
+`, name, replicas, version, image)
 }
 
 // walk is a way through random faults.
@@ -233,6 +253,9 @@ func (w *walk) commit() {
 	}
 	w.f.note("> commit %s: %d of version %d", name, replicas, w.version+1)
 	w.f.files[name+".yaml"] = deployment(name, replicas, w.version+1, name != "web")
+	if w.version%3 == 0 {
+		w.f.files["kv.yaml"] = statefulSet("kv", 1+w.version%4, w.version+1)
+	}
 	if _, err := w.f.Commit(); err != nil {
 		w.f.referee.accuse("%v", err)
 	}

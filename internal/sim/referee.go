@@ -23,6 +23,7 @@ import (
 //
 //   - of one exclusive identity never two run at once;
 //   - the claims that a node knows of only grow, and none is given to two nodes;
+//   - a volume is never given to a second node;
 //   - a node runs only templates of commits that it has accepted;
 //   - nothing is ended while nothing has happened that would be a reason;
 //   - nothing is started from an older template than others had put into force long
@@ -40,6 +41,7 @@ type referee struct {
 	accused [][]byte
 	running map[string]api.Assignment       // containers of exclusive pods, by node and ID
 	granted map[string]string               // to whom, by identity and claim
+	homes   map[string]string               // which node has each volume
 	claims  map[*life]map[string]api.Claim  // as each daemon last knew them
 	faults  int                             // that may move pods, and are there now
 	calm    time.Time                       // since when nothing but commits has happened
@@ -60,7 +62,7 @@ const settled = 2 * time.Minute
 
 func newReferee(f *Fleet) *referee {
 	return &referee{
-		fleet: f, running: map[string]api.Assignment{}, granted: map[string]string{}, claims: map[*life]map[string]api.Claim{},
+		fleet: f, running: map[string]api.Assignment{}, granted: map[string]string{}, homes: map[string]string{}, claims: map[*life]map[string]api.Claim{},
 		quiet: time.Now(), calm: time.Now(), routes: map[string]map[string]time.Time{},
 	}
 }
@@ -198,6 +200,12 @@ func (r *referee) decided(n *node, life *life, t daemon.Turn) {
 			wrong = append(wrong, fmt.Sprintf("%s: claim %v of %s is granted to %s and to %s", n.name, h.Claim, identity, other, holder))
 		}
 		r.granted[key] = holder
+		if _, volume := api.ParseVolumeClaim(identity); volume {
+			if other, was := r.homes[identity]; was && other != holder {
+				wrong = append(wrong, fmt.Sprintf("%s: the volume %s was given to %s, and is to %s", n.name, identity, other, holder))
+			}
+			r.homes[identity] = holder
+		}
 	}
 	r.mu.Unlock()
 	for _, w := range wrong {
@@ -388,6 +396,9 @@ func (f *Fleet) converged() error {
 	for _, n := range f.nodes {
 		for _, c := range n.containers() {
 			id := c.Assignment.Pod.Workload()
+			if id.Kind == "StatefulSet" {
+				continue // its pods wait for nodes that may never come back
+			}
 			if have[id] == nil {
 				have[id] = map[string]bool{}
 			}

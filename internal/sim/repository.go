@@ -314,5 +314,5 @@ func workload(s api.Snapshot, id api.Identity) (api.Object, bool) {
 func (o *origin) exclusive(a api.Assignment) bool {
 	c := o.at(a.Commit)
 	object, found := workload(c.snapshot, a.Pod.Identity)
-	return found && object.Value.GetAnnotations()["fleet.shoal.dev/exclusive"] == "true"
+	return found && (a.Pod.Kind == "StatefulSet" || object.Value.GetAnnotations()["fleet.shoal.dev/exclusive"] == "true")
 }
