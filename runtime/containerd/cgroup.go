@@ -60,7 +60,7 @@ func (e *Engine) removeCgroup(group string) error {
 	var errs []error
 	for _, root := range hierarchies() {
 		var err error
-		for wait := 5 * time.Millisecond; wait < 2*time.Second; wait *= 2 {
+		for wait := 5 * time.Millisecond; wait < 6*time.Second; wait *= 2 {
 			if err = removeFolders(filepath.Join(root, group)); !errors.Is(err, unix.EBUSY) {
 				break
 			}
