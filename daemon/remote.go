@@ -63,6 +63,9 @@ func (p *podView) lose(health api.NodeHealth, replaced bool) {
 	}
 	shown := *p.object
 	shown.Status.Reason, shown.Status.Message = "NodeLost", "The leader hears nothing of node "+p.node+" any more."
+	if runtime.Bound(&shown.Spec) {
+		shown.Status.Message += " The pod waits for it: its volumes are there."
+	}
 	shown.Status.Conditions = slices.Clone(shown.Status.Conditions)
 	for i := range shown.Status.Conditions {
 		if c := &shown.Status.Conditions[i]; c.Type == corev1.PodReady || c.Type == corev1.ContainersReady {

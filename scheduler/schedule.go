@@ -54,7 +54,7 @@ type input struct {
 	// before, beyond what is started and stopped now.
 	changed bool
 	// claims are the PersistentVolumeClaims in Git, by the name of their identity,
-	// owners its workloads, and sets those that make claims, see wanted.
+	// owners its StatefulSets, and sets those that make claims, see wanted.
 	claims map[string]*corev1.PersistentVolumeClaim
 	owners map[api.Identity]bool
 	sets   []*workload

@@ -74,9 +74,11 @@ func (in *input) readClaims(snapshot api.Snapshot, workloads []workload) {
 	for claim := range api.Of[*corev1.PersistentVolumeClaim](snapshot) {
 		in.claims[api.VolumeClaim(claim.Namespace, claim.Name).String()] = claim
 	}
-	in.owners = make(map[api.Identity]bool, len(workloads))
+	in.owners = map[api.Identity]bool{}
 	for i := range workloads {
-		in.owners[workloads[i].id] = true
+		if workloads[i].id.Kind == "StatefulSet" {
+			in.owners[workloads[i].id] = true
+		}
 		if len(workloads[i].each) > 0 {
 			in.sets = append(in.sets, &workloads[i])
 		}
