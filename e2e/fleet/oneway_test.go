@@ -88,6 +88,7 @@ func (w *world) processes(prefix string) map[string]string {
 // where the way is cut; no pod moves, nothing is started or ended, not even what
 // is exclusive.
 func TestOneWayPair(t *testing.T) {
+	onlyFull(t, "one-way.txtar")
 	w, s, where := exclusive(t)
 	w.write(map[string]string{"hello.yaml": fmt.Sprintf(helloYAML, 3)})
 	w.commit("three")
