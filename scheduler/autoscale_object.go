@@ -29,10 +29,8 @@ func (in *input) autoscalerObjects(snapshot api.Snapshot, workloads []workload, 
 			object.Status.CurrentReplicas = tallyPods(a.pods, 0, in.now).total
 			a.lookAt()
 		}
-		for _, m := range a.metrics {
-			if s, known := m.status(); known {
-				object.Status.CurrentMetrics = append(object.Status.CurrentMetrics, s)
-			}
+		for _, m := range a.metrics { // in the order of the spec, as kubectl expects
+			object.Status.CurrentMetrics = append(object.Status.CurrentMetrics, m.status())
 		}
 		out = append(out, &object)
 	}

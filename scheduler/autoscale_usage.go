@@ -283,11 +283,11 @@ func times(ratio float64, pods int) int32 {
 	return clamp(int64(min(math.Ceil(ratio*float64(pods)), math.MaxInt32)))
 }
 
-// status is the metric as kubectl shows it.
-func (m *metric) status() (autoscalingv2.MetricStatus, bool) {
+// status is the metric as kubectl shows it, the zero one while it is not known.
+func (m *metric) status() autoscalingv2.MetricStatus {
 	_, percent, average, ok := m.ratio(m.used)
 	if m.problem != "" || !ok {
-		return autoscalingv2.MetricStatus{}, false
+		return autoscalingv2.MetricStatus{}
 	}
 	current := autoscalingv2.MetricValueStatus{AverageUtilization: percent, AverageValue: resource.NewQuantity(average, resource.BinarySI)}
 	if m.name == corev1.ResourceCPU {
@@ -296,7 +296,7 @@ func (m *metric) status() (autoscalingv2.MetricStatus, bool) {
 	if m.container != "" {
 		return autoscalingv2.MetricStatus{Type: autoscalingv2.ContainerResourceMetricSourceType, ContainerResource: &autoscalingv2.ContainerResourceMetricStatus{
 			Name: m.name, Container: m.container, Current: current,
-		}}, true
+		}}
 	}
-	return autoscalingv2.MetricStatus{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricStatus{Name: m.name, Current: current}}, true
+	return autoscalingv2.MetricStatus{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricStatus{Name: m.name, Current: current}}
 }

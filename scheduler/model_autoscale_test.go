@@ -205,6 +205,9 @@ func (m *model) describeAutoscalers() string {
 			case metric.ContainerResource != nil:
 				name, current = metric.ContainerResource.Name+" of "+corev1.ResourceName(metric.ContainerResource.Container), metric.ContainerResource.Current
 			}
+			if name == "" {
+				continue
+			}
 			fmt.Fprintf(&out, ", %s %s", name, current.AverageValue)
 			if current.AverageUtilization != nil {
 				fmt.Fprintf(&out, " %d%%", *current.AverageUtilization)

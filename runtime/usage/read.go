@@ -55,8 +55,8 @@ func (r Roots) Read(groups map[string]string, at time.Duration) (Counters, error
 }
 
 // Containers reads the counters of the containers of pods, which are given as for
-// Read. The cgroup of a container is below that of its pod and named after it,
-// with the number of the try behind a dot; the newest counts.
+// Read. The cgroups of a container are below that of its pod and named after it,
+// with something behind a dot that tells its tries apart; an old one goes soon.
 func (r Roots) Containers(groups map[string]string) map[string]map[string]Counter {
 	read, mount := r.version()
 	out := make(map[string]map[string]Counter, len(groups))
@@ -65,18 +65,15 @@ func (r Roots) Containers(groups map[string]string) map[string]map[string]Counte
 		if err != nil {
 			continue // it is gone
 		}
-		newest := map[string]int{}
+		out[instance] = map[string]Counter{}
 		for _, entry := range entries {
-			name, number, found := strings.Cut(entry.Name(), ".")
-			try, err := strconv.Atoi(number)
-			if last, seen := newest[name]; found && entry.IsDir() && err == nil && (!seen || try > last) {
-				newest[name] = try
+			name, _, found := strings.Cut(entry.Name(), ".")
+			if !found || !entry.IsDir() {
+				continue // a file, or nobody's
 			}
-		}
-		out[instance] = make(map[string]Counter, len(newest))
-		for name, try := range newest {
-			if c, err := read(filepath.Join(group, name+"."+strconv.Itoa(try))); err == nil {
-				out[instance][name] = c
+			if c, err := read(filepath.Join(group, entry.Name())); err == nil {
+				all := out[instance][name]
+				out[instance][name] = Counter{all.CPU + c.CPU, all.Memory + c.Memory}
 			}
 		}
 	}

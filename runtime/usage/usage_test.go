@@ -77,11 +77,11 @@ func TestBetween(t *testing.T) {
 	}
 }
 
-// TestContainers: of each container the newest try is read, in both versions.
+// TestContainers: all tries of a container are read, in both versions.
 func TestContainers(t *testing.T) {
 	for _, version := range []string{"v1", "v2"} {
 		got := usage.Roots{Proc: "testdata/proc", Cgroup: "testdata/" + version}.Containers(map[string]string{"i1": "/shoal/i1", "gone": "/shoal/gone"})
-		want := map[string]map[string]usage.Counter{"i1": {"app": {CPU: 7 * time.Millisecond, Memory: 2 << 20}}}
+		want := map[string]map[string]usage.Counter{"i1": {"app": {CPU: 12 * time.Millisecond, Memory: 4 << 20}}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", version, diff)
 		}
