@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"time"
 
@@ -37,12 +36,29 @@ type metric struct {
 	container string // "" for all of a pod
 	target    autoscalingv2.MetricTarget
 
-	used     map[*pod]int64 // of pods that count; processor time in thousandths
-	unready  []*pod
-	missing  []*pod
-	old      bool // there is a usage that is too old
-	requests map[*pod]int64
-	problem  string
+	counted, unready, missing share
+	old                       bool // there is a usage that is too old
+	problem                   string
+	// request is what each pod of a revision requests.
+	request struct {
+		revision string
+		amount   int64
+	}
+}
+
+// A share is what some of the pods use, and what they request; processor time in
+// thousandths.
+type share struct {
+	pods            int
+	used, requested int64
+}
+
+func (s *share) add(used, requested int64) {
+	s.pods, s.used, s.requested = s.pods+1, s.used+used, s.requested+requested
+}
+
+func (s share) with(o share) share {
+	return share{s.pods + o.pods, s.used + o.used, s.requested + o.requested}
 }
 
 // metricOf returns what a metric is about. Metrics that are not of resources are
@@ -73,38 +89,37 @@ func (m *metric) look(w *workload, pods []*pod, in *input) {
 	if m.problem != "" {
 		return
 	}
-	m.used, m.requests = map[*pod]int64{}, map[*pod]int64{}
 	for _, p := range pods {
 		if p.lost || p.ended() || p.state != nil && p.state.Stopping {
 			continue
 		}
-		if m.target.Type == autoscalingv2.UtilizationMetricType {
-			request, missing := m.request(w, p, in)
+		if m.target.Type == autoscalingv2.UtilizationMetricType && m.request.revision != p.Revision {
+			request, missing := m.requestOf(w, p, in)
 			if missing != "" {
 				m.problem = fmt.Sprintf("container %s requests no %s", missing, m.name)
 				return
 			}
-			m.requests[p] = request
+			m.request.revision, m.request.amount = p.Revision, request
 		}
 		value, window, known := m.usage(w, p, in)
 		switch {
 		case p.node == "" || p.state == nil || p.phase() == corev1.PodPending:
-			m.unready = append(m.unready, p)
+			m.unready.add(0, m.request.amount)
 		case !known:
-			m.missing = append(m.missing, p)
+			m.missing.add(0, m.request.amount)
 		case m.name == corev1.ResourceCPU && warming(p, window, in.now):
-			m.unready = append(m.unready, p)
+			m.unready.add(0, m.request.amount)
 		default:
-			m.used[p] = value
+			m.counted.add(value, m.request.amount)
 		}
 	}
 	switch {
-	case len(m.used)+len(m.unready)+len(m.missing) == 0:
+	case m.counted.pods+m.unready.pods+m.missing.pods == 0:
 		m.problem = "there are no pods"
-	case len(m.used) > 0:
+	case m.counted.pods > 0:
 	case m.old:
 		m.problem = fmt.Sprintf("what is known of the usage of its pods is older than %s", usageHolds)
-	case len(m.missing) > 0:
+	case m.missing.pods > 0:
 		m.problem = "no usage of its pods is known"
 	default:
 		m.problem = "none of its pods has been ready for long enough"
@@ -164,9 +179,9 @@ func (in *input) usageOf(node string) (*api.Usage, bool) {
 	return u, told
 }
 
-// request returns what the containers of a pod request, or the name of one that
+// requestOf returns what the containers of a pod request, or the name of one that
 // requests nothing. Of a revision that is not in Git any more its sum is known.
-func (m *metric) request(w *workload, p *pod, in *input) (_ int64, missing string) {
+func (m *metric) requestOf(w *workload, p *pod, in *input) (_ int64, missing string) {
 	if p.Revision != w.revision && m.container == "" {
 		if c := in.castOf(w, p.Revision); c.mold != nil && c.mold.Requests[m.name] > 0 {
 			return c.mold.Requests[m.name], ""
@@ -202,22 +217,17 @@ func (m *metric) request(w *workload, p *pod, in *input) (_ int64, missing strin
 
 // ratio is how the usage of pods relates to the target, with what kubectl shows
 // of it. It is false when nothing can be said.
-func (m *metric) ratio(used map[*pod]int64) (ratio float64, percent *int32, average int64, ok bool) {
-	var sum, requested int64
-	for p, value := range used {
-		sum += value
-		requested += m.requests[p]
-	}
-	if len(used) == 0 {
+func (m *metric) ratio(of share) (ratio float64, percent *int32, average int64, ok bool) {
+	if of.pods == 0 {
 		return 0, nil, 0, false
 	}
-	average = sum / int64(len(used))
+	average = of.used / int64(of.pods)
 	if m.target.Type == autoscalingv2.UtilizationMetricType {
-		if requested <= 0 || m.target.AverageUtilization == nil || *m.target.AverageUtilization <= 0 {
+		if of.requested <= 0 || m.target.AverageUtilization == nil || *m.target.AverageUtilization <= 0 {
 			return 0, nil, 0, false
 		}
-		share := clamp(sum * 100 / requested)
-		return float64(share) / float64(*m.target.AverageUtilization), &share, average, true
+		percent := clamp(of.used * 100 / of.requested)
+		return float64(percent) / float64(*m.target.AverageUtilization), &percent, average, true
 	}
 	if m.target.AverageValue == nil || m.number(*m.target.AverageValue) <= 0 {
 		return 0, nil, 0, false
@@ -230,32 +240,27 @@ func (m *metric) ratio(used map[*pod]int64) (ratio float64, percent *int32, aver
 // nothing when more would be started; pods that are not ready yet to use nothing
 // then.
 func (m *metric) replicas(current int32, up, down pace) (int32, bool) {
-	ratio, _, _, ok := m.ratio(m.used)
+	ratio, _, _, ok := m.ratio(m.counted)
 	if m.problem != "" || !ok {
 		return 0, false
 	}
 	near := func(ratio float64) bool { return 1-down.tolerance <= ratio && ratio <= 1+up.tolerance }
-	grows := ratio > 1 && len(m.unready) > 0
-	if !grows && len(m.missing) == 0 {
+	grows := ratio > 1 && m.unready.pods > 0
+	if !grows && m.missing.pods == 0 {
 		if near(ratio) {
 			return current, true
 		}
-		return times(ratio, len(m.used)), true
+		return times(ratio, m.counted.pods), true
 	}
-	all := make(map[*pod]int64, len(m.used)+len(m.missing)+len(m.unready))
-	maps.Copy(all, m.used)
-	for _, p := range m.missing {
-		switch {
-		case ratio < 1:
-			all[p] = m.full(p)
-		case ratio > 1:
-			all[p] = 0
-		}
+	all := m.counted
+	switch {
+	case ratio < 1:
+		all = all.with(m.full(m.missing))
+	case ratio > 1:
+		all = all.with(m.missing)
 	}
 	if grows {
-		for _, p := range m.unready {
-			all[p] = 0
-		}
+		all = all.with(m.unready)
 	}
 	next, _, _, ok := m.ratio(all)
 	if !ok {
@@ -264,19 +269,20 @@ func (m *metric) replicas(current int32, up, down pace) (int32, bool) {
 	if near(next) || ratio < 1 && next > 1 || ratio > 1 && next < 1 {
 		return current, true
 	}
-	n := times(next, len(all))
+	n := times(next, all.pods)
 	if next < 1 && n > current || next > 1 && n < current {
 		return current, true
 	}
 	return n, true
 }
 
-// full is what a pod of which nothing is known is taken to use at most.
-func (m *metric) full(p *pod) int64 {
+// full are pods of which nothing is known with what they are taken to use at most.
+func (m *metric) full(of share) share {
+	of.used = int64(of.pods) * m.number(valueOr(m.target.AverageValue, resource.Quantity{}))
 	if m.target.Type == autoscalingv2.UtilizationMetricType {
-		return m.requests[p] * int64(max(100, *m.target.AverageUtilization)) / 100
+		of.used = of.requested * int64(max(100, *m.target.AverageUtilization)) / 100
 	}
-	return m.number(*m.target.AverageValue)
+	return of
 }
 
 func times(ratio float64, pods int) int32 {
@@ -285,7 +291,7 @@ func times(ratio float64, pods int) int32 {
 
 // status is the metric as kubectl shows it, the zero one while it is not known.
 func (m *metric) status() autoscalingv2.MetricStatus {
-	_, percent, average, ok := m.ratio(m.used)
+	_, percent, average, ok := m.ratio(m.counted)
 	if m.problem != "" || !ok {
 		return autoscalingv2.MetricStatus{}
 	}

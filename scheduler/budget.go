@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -40,7 +41,11 @@ type guard struct {
 type guards struct {
 	spaces map[string][]*guard  // by namespace
 	kept   map[castKey][]*guard // by revision, where all its pods have the same labels
+	asking map[askKey][]*guard  // by a label that they ask for, if they ask for one
 }
+
+// askKey is a label with its value; no label where a selector asks for none.
+type askKey struct{ namespace, label, value string }
 
 // voluntary reports whether a pod that goes for this reason goes because the
 // fleet wants it to, and not because of Git, or of what it does itself.
@@ -51,7 +56,7 @@ func (in *input) setGuards(snapshot api.Snapshot, workloads []workload, pods map
 	in.guards = guards{}
 	for value := range api.Of[*policyv1.PodDisruptionBudget](snapshot) {
 		if in.guards.spaces == nil {
-			in.guards = guards{map[string][]*guard{}, map[castKey][]*guard{}}
+			in.guards = guards{map[string][]*guard{}, map[castKey][]*guard{}, map[askKey][]*guard{}}
 		}
 		g := &guard{value: value, owners: map[api.Identity]*workload{}}
 		var err error
@@ -61,17 +66,22 @@ func (in *input) setGuards(snapshot api.Snapshot, workloads []workload, pods map
 		}
 		in.guards.spaces[value.Namespace] = append(in.guards.spaces[value.Namespace], g)
 	}
+	in.guards.index()
 	for i := range workloads {
 		w := &workloads[i]
 		if len(in.guards.spaces[w.id.Namespace]) == 0 {
 			continue
 		}
+		revision, list := "", []*guard(nil)
 		for _, p := range pods[w.id] {
 			if p.lost || p.ended() {
 				continue
 			}
-			in.castOf(w, p.Revision)
-			for _, g := range in.guardsOf(p) {
+			if list == nil || p.Revision != revision || !alikeLabels(p.Kind) {
+				in.castOf(w, p.Revision)
+				revision, list = p.Revision, in.guardsOf(p)
+			}
+			for _, g := range list {
 				g.owners[w.id] = w
 				g.pods++
 				if p.ready() {
@@ -98,16 +108,58 @@ func (in *input) guardsOf(p *pod) []*guard {
 		return kept
 	}
 	set := labels.Set(in.labelsOf(p))
-	var out []*guard
+	out := matching(nil, in.guards.asking[askKey{namespace: p.Namespace}], set)
+	for label, value := range set {
+		out = matching(out, in.guards.asking[askKey{p.Namespace, label, value}], set)
+	}
+	slices.SortFunc(out, func(a, b *guard) int { return strings.Compare(a.value.Name, b.value.Name) })
+	if alikeLabels(p.Kind) {
+		in.guards.kept[key] = out
+	}
+	return out
+}
+
+func matching(out, list []*guard, set labels.Set) []*guard {
 	for _, g := range list {
 		if g.selector.Matches(set) {
 			out = append(out, g)
 		}
 	}
-	if p.Kind != "Job" && p.Kind != "CronJob" {
-		in.guards.kept[key] = out
-	}
 	return out
+}
+
+// alikeLabels reports whether all pods of one revision have the same labels.
+func alikeLabels(kind string) bool { return kind != "Job" && kind != "CronJob" }
+
+// index puts each budget under the label of its selector that the fewest others
+// ask for.
+func (gs *guards) index() {
+	asked := map[askKey]int{}
+	for namespace, list := range gs.spaces {
+		for _, g := range list {
+			for label, value := range g.matchLabels() {
+				asked[askKey{namespace, label, value}]++
+			}
+		}
+	}
+	for namespace, list := range gs.spaces {
+		for _, g := range list {
+			best := askKey{namespace: namespace}
+			for _, label := range slices.Sorted(maps.Keys(g.matchLabels())) {
+				if key := (askKey{namespace, label, g.matchLabels()[label]}); best.label == "" || asked[key] < asked[best] {
+					best = key
+				}
+			}
+			gs.asking[best] = append(gs.asking[best], g)
+		}
+	}
+}
+
+func (g *guard) matchLabels() map[string]string {
+	if g.value.Spec.Selector == nil {
+		return nil
+	}
+	return g.value.Spec.Selector.MatchLabels
 }
 
 // labelsOf returns the labels of a pod, but for those that name its Job's UID.
@@ -120,7 +172,7 @@ func (in *input) labelsOf(p *pod) map[string]string {
 	case c.w != nil:
 		out = podLabels(c.w, p.Revision)
 	}
-	if p.Kind != "Job" && p.Kind != "CronJob" {
+	if alikeLabels(p.Kind) {
 		return out
 	}
 	name := p.JobName()

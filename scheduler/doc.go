@@ -31,6 +31,16 @@
 // kept in the facts, and each end of a pod is counted there once. Only their
 // clock can be stopped, for plans.
 //
+// What a workload wants may be an autoscaler's to say (autoscale.go): it begins
+// with the number in Git, and from then on the number is in the facts, and nobody
+// else writes it. It follows the usage on the board, which wakes nobody, so it asks
+// to be called again every 15 s.
+//
+// What the fleet takes away of its own will, because of a drain for instance, is
+// decided last (budget.go): once all else that goes is counted, each
+// PodDisruptionBudget says whether one pod more may go, and else why not. A taint
+// that ends pods (taint.go) asks nobody.
+//
 // Three rules hold throughout. What is not known removes nothing: neither an
 // unknown desire, nor a node that is lost or has not reported. What runs stays
 // where it runs, unless its node is drained. A second call with the result of

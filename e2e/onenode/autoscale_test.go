@@ -20,21 +20,26 @@ spec:
       containers:
       - name: burner
         image: busybox
-        command:
-        - sh
-        - -c
-        - |
-          mkdir -p /tmp/www/cgi-bin
-          printf '#!/bin/sh\ni=0\nwhile [ $i -lt 20000 ]; do i=$((i+1)); done\nprintf "Content-Type: text/plain\\n\\nburnt\\n"\n' > /tmp/www/cgi-bin/burn
-          chmod +x /tmp/www/cgi-bin/burn
-          echo well > /tmp/www/well
-          exec httpd -f -p 8080 -h /tmp/www
+        command: [httpd, -f, -p, "8080", -h, /www]
+        volumeMounts: [{name: www, mountPath: /www}]
         resources: {requests: {cpu: 50m}}
         readinessProbe: {httpGet: {path: /well, port: 8080}, periodSeconds: 1}
       - name: idle
         image: busybox
         command: [sleep, "100000"]
         resources: {requests: {cpu: 400m}}
+      volumes: [{name: www, configMap: {name: burner, items: [{key: well, path: well}, {key: burn, path: cgi-bin/burn, mode: 493}]}}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: burner}
+data:
+  well: "yes"
+  burn: |
+    #!/bin/sh
+    i=0
+    while [ $i -lt 20000 ]; do i=$((i+1)); done
+    printf 'Content-Type: text/plain\n\nburnt\n'
 ---
 apiVersion: v1
 kind: Service
