@@ -17,7 +17,7 @@ import (
 func scaled(t *rapid.T, options map[string]string) *model {
 	m := newModel()
 	m.addNode("n1", 1000, 1000, "")
-	kind := rapid.SampledFrom([]string{"Deployment", "ReplicaSet", "ReplicationController"}).Draw(t, "kind")
+	kind := rapid.SampledFrom([]string{"Deployment", "ReplicaSet", "ReplicationController", "StatefulSet"}).Draw(t, "kind")
 	m.commitSpec(spec{kind: kind, name: "a", revision: "r1", replicas: int32(rapid.IntRange(1, 10).Draw(t, "replicas")), cpu: "100m", history: 2})
 	options["target"] = kind + "/a"
 	m.commitAutoscaler("a", options)
@@ -131,7 +131,7 @@ func (m *model) randomAutoscaler(t *rapid.T) {
 		m.demands[owner] = demand{each: int64(rapid.IntRange(0, 1500).Draw(t, "each")), only: rapid.SampledFrom([]int{-1, 0, 2}).Draw(t, "only")}
 	default:
 		m.commitAutoscaler(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "autoscaler"), map[string]string{
-			"target": rapid.SampledFrom([]string{"Deployment/", "Deployment/", "ReplicaSet/", "DaemonSet/"}).Draw(t, "target") + owner,
+			"target": rapid.SampledFrom([]string{"Deployment/", "Deployment/", "ReplicaSet/", "StatefulSet/", "DaemonSet/"}).Draw(t, "target") + owner,
 			"max":    strconv.Itoa(rapid.IntRange(1, 8).Draw(t, "max")), "cpu": "50",
 		})
 	}

@@ -114,7 +114,9 @@ func TestBudgetsHold(t *testing.T) {
 func (f *fleet) randomGuarded(t *rapid.T, name string) {
 	s := randomSpec(t)
 	s.name, s.cpu, s.hostPort, s.paused = name, "", 0, false
-	s.kind = rapid.SampledFrom([]string{"Deployment", "ReplicaSet", "Pod", "Job"}).Draw(t, "guarded")
+	s.kind = rapid.SampledFrom([]string{"Deployment", "ReplicaSet", "StatefulSet", "Pod", "Job"}).Draw(t, "guarded")
+	delete(s.more, "claims") // volumes tie pods to their nodes
+	delete(s.more, "pvc")
 	s.more["tolerates"] = rapid.SampledFrom([]string{"", "gpu:30", "gpu"}).Draw(t, "tolerates")
 	s.revision, s.exclusive = rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "template"), rapid.Bool().Draw(t, "exclusive")
 	f.commitSpec(s)
@@ -138,7 +140,7 @@ func TestDrainsEnd(t *testing.T) {
 		n := f.nodes["n1"]
 		n.Draining = true
 		f.nodes["n1"] = n
-		for range 5 {
+		for range 20 { // a pod at a time, where they must be ready for a while
 			if err := f.settle(200); err != nil {
 				t.Fatal(err)
 			}

@@ -29,6 +29,9 @@ type placement struct {
 
 func (in *input) placement(w *workload, p *pod) placement {
 	s := placement{pod: p, cast: in.castOf(w, p.Revision), priority: priorityOf(&w.template.Spec), exclusive: w.exclusive}
+	if m := s.cast.mold; m != nil && p.Revision != w.revision {
+		s.priority = m.Priority // as it counts once the pod runs: else two would take turns in preempting each other
+	}
 	s.volumes = s.cast.claims(p.Identity)
 	return s
 }

@@ -64,7 +64,9 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 			object.Status = daemonSetStatus(&w, mine, seconds(value.Spec.MinReadySeconds), now)
 			out = append(out, &object)
 		case *appsv1.StatefulSet:
-			out = append(out, statefulSetObject(value, mine, facts.Rollouts[w.id.String()], in))
+			object := statefulSetObject(value, mine, facts.Rollouts[w.id.String()], in)
+			w.showScale(object)
+			out = append(out, object)
 		case *batchv1.Job:
 			out = append(out, jobObject(fleet, value, &w, mine, facts.Jobs[w.id.String()], in))
 		case *batchv1.CronJob:
