@@ -2,10 +2,11 @@ package scheduler
 
 import (
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/shoal-dev/shoal/scheduler/place"
 )
 
 // A filter holds the conditions a node must meet whatever runs on it.
@@ -35,7 +36,7 @@ func (f filter) refuse(n *node) string {
 		return "node(s) didn't match Pod's node affinity/selector"
 	}
 	for i := range n.taints {
-		if n.taints[i].Effect == corev1.TaintEffectPreferNoSchedule || f.tolerates(&n.taints[i]) {
+		if n.taints[i].Effect == corev1.TaintEffectPreferNoSchedule || place.Tolerates(f.tolerations, &n.taints[i]) {
 			continue
 		}
 		if n.taints[i].Key == corev1.TaintNodeUnschedulable {
@@ -54,21 +55,4 @@ func (f filter) selects(n *node) bool {
 	}
 	ok, err := f.affinity.Match(n.object)
 	return err == nil && ok
-}
-
-// tolerates reports whether a toleration matches the taint.
-// Source: Kubernetes, "Taints and Tolerations".
-func (f filter) tolerates(taint *corev1.Taint) bool {
-	return slices.ContainsFunc(f.tolerations, func(t corev1.Toleration) bool {
-		if taint.Effect == corev1.TaintEffectNoExecute && t.TolerationSeconds != nil && *t.TolerationSeconds <= 0 {
-			return false // it would be ended at once
-		}
-		if t.Effect != "" && t.Effect != taint.Effect || t.Key != "" && t.Key != taint.Key {
-			return false
-		}
-		if t.Operator == corev1.TolerationOpExists {
-			return true
-		}
-		return (t.Operator == "" || t.Operator == corev1.TolerationOpEqual) && t.Key != "" && t.Value == taint.Value
-	})
 }
