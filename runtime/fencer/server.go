@@ -1,7 +1,6 @@
 package fencer
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"time"
@@ -26,13 +25,7 @@ func Serve(cfg Config) error {
 		s.degraded = harden()
 		go s.watch()
 		return nil
-	}, func(line []byte) (any, bool) {
-		var request Request
-		if err := json.Unmarshal(line, &request); err != nil {
-			return Reply{Error: "read request: " + err.Error()}, false
-		}
-		return s.answer(request), request.Verb == Quit
-	})
+	}, func(r Request) (any, bool) { return s.answer(r), r.Verb == Quit })
 }
 
 type server struct {

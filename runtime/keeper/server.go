@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"encoding/json"
 	"os"
 	"sort"
 
@@ -26,13 +25,7 @@ func Serve(cfg Config) error {
 	return satellite.Serve(cfg.Socket, func() error {
 		go pump.run()
 		return nil
-	}, func(line []byte) (any, bool) {
-		var request Request
-		if err := json.Unmarshal(line, &request); err != nil {
-			return Reply{Error: "read request: " + err.Error()}, false
-		}
-		return s.answer(request), request.Verb == Quit
-	})
+	}, func(r Request) (any, bool) { return s.answer(r), r.Verb == Quit })
 }
 
 type server struct {

@@ -1,7 +1,6 @@
 package satellite_test
 
 import (
-	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,11 +18,7 @@ type message struct {
 // other, a second process is refused the socket until the first has quit.
 func TestServe(t *testing.T) {
 	socket := filepath.Join(testenv.Dir(t), "s.sock")
-	answer := func(line []byte) (any, bool) {
-		var m message
-		err := json.Unmarshal(line, &m)
-		return message{Text: "heard " + m.Text}, err == nil && m.Text == "quit"
-	}
+	answer := func(m message) (any, bool) { return message{Text: "heard " + m.Text}, m.Text == "quit" }
 	serve := func(ready func() error) error { return satellite.Serve(socket, ready, answer) }
 	up, ended := make(chan bool), make(chan error, 1)
 	go func() { ended <- serve(func() error { close(up); return nil }) }()
@@ -43,6 +38,10 @@ func TestServe(t *testing.T) {
 	var reply message
 	if err := long.Ask(message{strings.Repeat("x", 8<<10)}, &reply); err == nil {
 		t.Errorf("a request of 8 KiB is answered: %.20q", reply.Text)
+	}
+	var refused struct{ Error string }
+	if err := short.Ask([]string{"no", "message"}, &refused); err != nil || !strings.Contains(refused.Error, "read request") {
+		t.Errorf("what is no request: %q, %v", refused.Error, err)
 	}
 	for _, text := range []string{"one", "two", "quit"} {
 		if err := short.Ask(message{text}, &reply); err != nil || reply.Text != "heard "+text {

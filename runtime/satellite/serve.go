@@ -16,10 +16,10 @@ const maxRequest = 4 << 10
 
 // Serve answers requests until answer says to quit, after its reply was sent. It
 // returns an error when another process serves the socket, or it cannot be made.
-// answer may be called concurrently, with a request that is only good during the
-// call. ready is called once the socket is this process's, before the first
-// request; its error is returned.
-func Serve(socket string, ready func() error, answer func(request []byte) (reply any, quit bool)) error {
+// answer may be called concurrently; what is no request is answered without it.
+// ready is called once the socket is this process's, before the first request;
+// its error is returned.
+func Serve[Request any](socket string, ready func() error, answer func(Request) (reply any, quit bool)) error {
 	lock, err := os.OpenFile(socket+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", socket, err)
@@ -58,16 +58,26 @@ func Serve(socket string, ready func() error, answer func(request []byte) (reply
 	}
 }
 
+// A mistake is the reply to what is no request. Every protocol has this field.
+type mistake struct {
+	Error string `json:"error"`
+}
+
 // talk answers one connection until it ends, and reports whether to quit.
-func talk(conn net.Conn, answer func([]byte) (any, bool)) (quit bool) {
+func talk[Request any](conn net.Conn, answer func(Request) (any, bool)) (quit bool) {
 	in := bufio.NewReaderSize(conn, maxRequest)
 	for !quit {
 		line, err := in.ReadSlice('\n')
 		if err != nil {
 			return false
 		}
+		var request Request
 		var reply any
-		reply, quit = answer(line)
+		if err := json.Unmarshal(line, &request); err != nil {
+			reply = mistake{"read request: " + err.Error()}
+		} else {
+			reply, quit = answer(request)
+		}
 		out, err := json.Marshal(reply)
 		if err != nil {
 			return quit
