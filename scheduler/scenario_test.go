@@ -1,26 +1,20 @@
 package scheduler
 
 import (
-	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/internal/scenario"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected output of the scenarios; review the diff")
 
 // TestScenarios runs every script in testdata. A script is a txtar archive: its
 // comment says what it shows, "script" holds one command a line, and "want" the
@@ -76,42 +70,7 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	quiet                        schedule and settle print nothing from now on
 //	summary                      print how many pods of each workload are where
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sections := map[string]int{}
-			for i, f := range archive.Files {
-				sections[f.Name] = i
-			}
-			script := string(archive.Files[sections["script"]].Data)
-			got := transcript(t, script)
-			i, found := sections["want"]
-			if *update {
-				if !found {
-					archive.Files = append(archive.Files, txtar.File{Name: "want"})
-					i = len(archive.Files) - 1
-				}
-				archive.Files[i].Data = []byte(got)
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !found {
-				t.Fatal("the scenario has no section \"want\"; run with -update and review it")
-			}
-			if diff := cmp.Diff(string(archive.Files[i].Data), got); diff != "" {
-				t.Errorf("%s\n%s\ntranscript (-want +got):\n%s", archive.Comment, script, diff)
-			}
-		})
-	}
+	scenario.Run(t, "testdata/*.txtar", func(t *testing.T, c scenario.Case) string { return transcript(t, c.Text("script")) })
 }
 
 func transcript(t *testing.T, script string) string {

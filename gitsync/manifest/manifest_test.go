@@ -1,55 +1,26 @@
 package manifest
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden parts of testdata")
+	"github.com/shoal-dev/shoal/internal/scenario"
+)
 
 // Each archive of testdata holds the files of a commit and, in "want", what
 // they come to: problems, then objects.
 func TestGolden(t *testing.T) {
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no archives: %v", err)
-	}
-	for _, path := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var files []Decoded
-			want, kept := "", archive.Files[:0]
-			for _, f := range archive.Files {
-				if f.Name == "want" {
-					want = string(f.Data)
-					continue
-				}
-				kept = append(kept, f)
-				files = append(files, Decode(File{Path: f.Name, Data: f.Data}))
-			}
-			got := describeAll(files)
-			if *update {
-				archive.Files = append(kept, txtar.File{Name: "want", Data: []byte(got)})
-				if err := os.WriteFile(path, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-		})
-	}
+	scenario.Run(t, "testdata/*.txtar", func(_ *testing.T, c scenario.Case) string {
+		var files []Decoded
+		for _, f := range c.Sections {
+			files = append(files, Decode(File{Path: f.Name, Data: f.Data}))
+		}
+		return describeAll(files)
+	})
 }
 
 func describeAll(files []Decoded) string {

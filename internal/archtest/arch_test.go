@@ -62,6 +62,7 @@ var mayImport = map[string][]string{
 	"internal/loop":                  {},
 	"internal/simnet":                {},
 	"internal/sim":                   {"api", "daemon", "gitsync", "gitsync/manifest", "gossip/members", "internal/simnet", "policy", "policy/policytest", "runtime", "runtime/agent", "runtime/fence", "runtime/network", "runtime/runtimetest", "scheduler"},
+	"internal/scenario":              {},
 	"internal/seeds":                 {},
 	"internal/testenv":               {"internal/images"},
 	"e2e/fleet":                      {},

@@ -1,27 +1,20 @@
 package place
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/internal/scenario"
 )
-
-var update = flag.Bool("update", false, "rewrite the expected output of the scenarios; review the diff")
 
 // TestScenarios runs every script in testdata. A script is a txtar archive: its
 // comment says what it shows and where that is documented, "nodes" and "pods"
@@ -43,41 +36,9 @@ var update = flag.Bool("update", false, "rewrite the expected output of the scen
 //	preempt POD              print who would have to go
 //	evict POD                and let it happen
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			section := func(name string) int {
-				return slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == name })
-			}
-			text := func(name string) string {
-				if i := section(name); i >= 0 {
-					return string(archive.Files[i].Data)
-				}
-				return ""
-			}
-			got := newScene(t, text("nodes"), text("pods")).transcript(text("script"))
-			if *update {
-				if section("want") < 0 {
-					archive.Files = append(archive.Files, txtar.File{Name: "want"})
-				}
-				archive.Files[section("want")].Data = []byte(got)
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(text("want"), got); diff != "" {
-				t.Errorf("%s\ntranscript (-want +got):\n%s", archive.Comment, diff)
-			}
-		})
-	}
+	scenario.Run(t, "testdata/*.txtar", func(t *testing.T, c scenario.Case) string {
+		return newScene(t, c.Text("nodes"), c.Text("pods")).transcript(c.Text("script"))
+	})
 }
 
 // A scene is a fleet that a script is about.
