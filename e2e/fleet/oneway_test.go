@@ -88,7 +88,6 @@ func (w *world) processes(prefix string) map[string]string {
 // where the way is cut; no pod moves, nothing is started or ended, not even what
 // is exclusive.
 func TestOneWayPair(t *testing.T) {
-	onlyFull(t, "one-way.txtar")
 	w, s, where := exclusive(t)
 	w.write(map[string]string{"hello.yaml": fmt.Sprintf(helloYAML, 3)})
 	w.commit("three")
@@ -166,7 +165,6 @@ func (w *world) united(limit time.Duration) time.Duration {
 // exclusive pod, or the one that leads. Somebody who is heard leads; what
 // ran on the mute one runs elsewhere, and nothing else moves.
 func TestMute(t *testing.T) {
-	onlyFull(t, "one-way.txtar")
 	w, s, where := exclusive(t)
 	w.write(map[string]string{"hello.yaml": fmt.Sprintf(helloYAML, 3)})
 	w.commit("three")

@@ -76,7 +76,6 @@ func namesOf(part []*node) []string {
 // exclusive one and lets nobody in. The exclusive pod that was there has ended.
 // After the heal there is one fleet within 15 s, and each pod once within 60 s.
 func TestThreeParts(t *testing.T) {
-	onlyFull(t, "three-parts.txtar")
 	w := newWorld(t, 5)
 	s, where := w.exclusive(t)
 	w.write(map[string]string{"hello.yaml": fmt.Sprintf(helloYAML, 5)})

@@ -28,18 +28,6 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // full reports whether the long tests are wanted.
 func full() bool { return os.Getenv("SHOAL_E2E") == "full" }
 
-// onlyFull leaves a long test to make e2e-full, because a scenario of internal/sim
-// shows the same in virtual time.
-func onlyFull(t *testing.T, scenario string) {
-	t.Helper()
-	if _, err := os.Stat("../../internal/sim/testdata/" + scenario); err != nil {
-		t.Fatal(err)
-	}
-	if !full() {
-		t.Skip("left to make e2e-full; internal/sim runs " + scenario)
-	}
-}
-
 // world is a network with machines on it, and a Git repository that they follow.
 type world struct {
 	t          testing.TB
