@@ -44,7 +44,14 @@ func admit(objects []api.Object) ([]api.Object, []api.Invalid) {
 			a.ranges[value.Namespace] = append(a.ranges[value.Namespace], value)
 		}
 	}
+	var fleet api.Source
 	for i := range objects {
+		if _, ok := objects[i].Value.(*api.Fleet); ok {
+			if fleet.File != "" {
+				a.refuse(objects[i], "kind", fmt.Sprintf("there is a Fleet already, at %s:%d; only one can be", fleet.File, fleet.Line))
+			}
+			fleet = objects[i].Source
+		}
 		a.admit(&objects[i])
 	}
 	a.overQuota(objects)

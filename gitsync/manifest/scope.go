@@ -48,6 +48,7 @@ var KindScopes = []KindScope{
 	{"scheduling.k8s.io", "PriorityClass", Served, ""},
 	{"", "LimitRange", Served, ""},
 	{"", "ResourceQuota", Served, ""},
+	{"fleet.shoal.dev", "Fleet", Served, ""},
 	{"", "ServiceAccount", Served, "pods may name it; no tokens are issued"},
 
 	{"", "PersistentVolume", Planned, "nothing is provided by it"},

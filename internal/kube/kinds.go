@@ -48,6 +48,7 @@ var kinds = []Kind{
 	kind("batch", "v1", "CronJob", "cronjobs", true, all, "cj"),
 	kind("batch", "v1", "Job", "jobs", true, all),
 	kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true, nil),
+	kind("fleet.shoal.dev", "v1alpha1", "Fleet", "fleets", false, nil),
 	kind("networking.k8s.io", "v1", "Ingress", "ingresses", true, nil, "ing"),
 	kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", false, nil),
 	kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", true, nil, "netpol"),

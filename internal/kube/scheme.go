@@ -31,7 +31,7 @@ import (
 
 // Scheme returns the scheme that holds every kind of [Kinds] in its served and
 // in Kubernetes' internal version, with defaulting, conversion and declarative
-// validation, and the kinds of meta.k8s.io (Table, Status, PartialObjectMetadata).
+// validation, Fleet, and the kinds of meta.k8s.io (Table, Status, PartialObjectMetadata).
 // It is shared: never register anything in it.
 var Scheme = sync.OnceValue(newScheme)
 
@@ -53,6 +53,7 @@ func newScheme() *runtime.Scheme {
 		rbac.AddToScheme, rbacv1.AddToScheme,
 		scheduling.AddToScheme, schedulingv1.AddToScheme,
 		storage.AddToScheme, storagev1.AddToScheme,
+		addFleet,
 		metav1.AddMetaToScheme,
 	} {
 		if err := add(s); err != nil {

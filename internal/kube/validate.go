@@ -30,6 +30,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/storage"
 	storagevalidation "k8s.io/kubernetes/pkg/apis/storage/validation"
 	"k8s.io/kubernetes/pkg/features"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 // Validate applies Kubernetes' own rules to a defaulted object of a served
@@ -39,6 +41,9 @@ import (
 // internal version, and functions generated from markers on the served one
 // (KEP-5073). Both are run and merged the way k8s.io/apiserver does it.
 func Validate(object runtime.Object) field.ErrorList {
+	if fleet, ours := object.(*api.Fleet); ours {
+		return validateFleet(fleet)
+	}
 	gvk := object.GetObjectKind().GroupVersionKind()
 	internal, err := Scheme().UnsafeConvertToVersion(object.DeepCopyObject(), runtime.InternalGroupVersioner)
 	if err != nil {

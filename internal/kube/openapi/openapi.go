@@ -11,7 +11,6 @@ import (
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/util"
 	"k8s.io/kube-openapi/pkg/validation/spec"
-	"k8s.io/kubernetes/pkg/generated/openapi"
 
 	"github.com/shoal-dev/shoal/internal/kube"
 )
@@ -47,7 +46,7 @@ func Document(gv schema.GroupVersion) ([]byte, error) {
 		}
 		names[i] = util.GetCanonicalTypeName(object)
 	}
-	config := &common.OpenAPIV3Config{GetDefinitions: openapi.GetOpenAPIDefinitions}
+	config := &common.OpenAPIV3Config{GetDefinitions: definitions}
 	schemas, err := builder3.BuildOpenAPIDefinitionsForResources(config, names...)
 	if err != nil {
 		return nil, fmt.Errorf("openapi: %s: %w", gv, err)

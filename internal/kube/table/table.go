@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"time"
@@ -9,9 +10,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/kubernetes/pkg/printers"
 	printersinternal "k8s.io/kubernetes/pkg/printers/internalversion"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/internal/kube"
 )
 
@@ -63,6 +66,9 @@ func columnsOf(gvk schema.GroupVersionKind) ([]metav1.TableColumnDefinition, err
 
 // rowsOf prints one object. Kubernetes' printers take its internal version.
 func rowsOf(object runtime.Object) ([]metav1.TableRow, []metav1.TableColumnDefinition, error) {
+	if fleet, ours := object.(*api.Fleet); ours {
+		return fleetRow(fleet)
+	}
 	internal, err := kube.Scheme().UnsafeConvertToVersion(object.DeepCopyObject(), runtime.InternalGroupVersioner)
 	if err != nil {
 		return nil, nil, err
@@ -87,6 +93,24 @@ func plainRow(object runtime.Object) ([]metav1.TableRow, []metav1.TableColumnDef
 	}
 	created := m.GetCreationTimestamp().UTC().Format(time.RFC3339)
 	return []metav1.TableRow{{Cells: []any{m.GetName(), created}}}, columns, nil
+}
+
+// fleetRow prints the settings of a fleet.
+func fleetRow(f *api.Fleet) ([]metav1.TableRow, []metav1.TableColumnDefinition, error) {
+	columns := []metav1.TableColumnDefinition{
+		{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]},
+		{Name: "On Failed Rollout", Type: "string", Description: "what becomes of a Deployment whose rollout has missed its progress deadline"},
+		{Name: "Rebalance", Type: "string", Description: "whether pods that run well move to nodes with more room"},
+		{Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]},
+	}
+	age := "<unknown>"
+	if t := f.CreationTimestamp; !t.IsZero() {
+		age = duration.HumanDuration(time.Since(t.Time))
+	}
+	row := metav1.TableRow{Cells: []any{
+		f.Name, string(cmp.Or(f.Spec.OnFailedRollout, api.FailedRolloutNone)), string(cmp.Or(f.Spec.Rebalance, api.RebalanceNone)), age,
+	}}
+	return []metav1.TableRow{row}, columns, nil
 }
 
 func embed(object runtime.Object, include metav1.IncludeObjectPolicy) (runtime.RawExtension, error) {

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/internal/kube"
 )
 
@@ -49,5 +50,16 @@ func TestEveryKindHasColumns(t *testing.T) {
 		if err != nil || len(table.ColumnDefinitions) < 2 || table.Kind != "Table" {
 			t.Errorf("%s: %v, %v", k.GroupVersionKind, table, err)
 		}
+	}
+}
+
+func TestFleetShowsItsSettings(t *testing.T) {
+	fleet := &api.Fleet{ObjectMeta: metav1.ObjectMeta{Name: "home"}, Spec: api.FleetSpec{OnFailedRollout: api.FailedRolloutBack}}
+	table, err := Of(api.FleetKind, []runtime.Object{fleet}, metav1.IncludeNone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(table.Rows[0].Cells), "[home rollback none <unknown>]"; got != want {
+		t.Errorf("got the row %s, want %s", got, want)
 	}
 }

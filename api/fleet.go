@@ -1,0 +1,64 @@
+package api
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// FleetKind is the kind of [Fleet].
+var FleetKind = schema.GroupVersionKind{Group: "fleet.shoal.dev", Version: "v1alpha1", Kind: "Fleet"}
+
+// A Fleet is the settings of a whole fleet, which stand in Git beside what it
+// runs. There is one at most; without it every setting has its zero value.
+type Fleet struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec FleetSpec `json:"spec,omitempty"`
+}
+
+// FleetSpec is what a fleet is to do beyond what its workloads say.
+type FleetSpec struct {
+	// OnFailedRollout is what becomes of a Deployment whose rollout has missed its
+	// progress deadline.
+	OnFailedRollout FailedRollout `json:"onFailedRollout,omitempty"`
+	// Rebalance says whether pods that run well move to nodes with more room.
+	Rebalance Rebalance `json:"rebalance,omitempty"`
+}
+
+// FailedRollout is a value of FleetSpec.OnFailedRollout.
+type FailedRollout string
+
+// The values of FleetSpec.OnFailedRollout; "" is FailedRolloutNone.
+const (
+	FailedRolloutNone FailedRollout = "none"     // it stays as it is, and is marked
+	FailedRolloutBack FailedRollout = "rollback" // the pods get the last template that worked
+)
+
+// Rebalance is a value of FleetSpec.Rebalance.
+type Rebalance string
+
+// The values of FleetSpec.Rebalance; "" is RebalanceNone.
+const (
+	RebalanceNone   Rebalance = "none"   // pods stay where they are
+	RebalanceGentle Rebalance = "gentle" // one at a time, while nothing else happens
+)
+
+// DeepCopyObject returns a copy that shares nothing with f.
+func (f *Fleet) DeepCopyObject() runtime.Object {
+	if f == nil {
+		return nil
+	}
+	out := *f
+	f.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	return &out
+}
+
+// Settings returns what the snapshot says of the whole fleet.
+func (s Snapshot) Settings() FleetSpec {
+	for fleet := range Of[*Fleet](s) {
+		return fleet.Spec
+	}
+	return FleetSpec{}
+}
