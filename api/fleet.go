@@ -13,9 +13,9 @@ var FleetKind = schema.GroupVersionKind{Group: "fleet.shoal.dev", Version: "v1al
 // runs. There is one at most; without it every setting has its zero value.
 type Fleet struct {
 	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.ObjectMeta `json:"metadata,omitzero"`
 
-	Spec FleetSpec `json:"spec,omitempty"`
+	Spec FleetSpec `json:"spec,omitzero"`
 }
 
 // FleetSpec is what a fleet is to do beyond what its workloads say.

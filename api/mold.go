@@ -5,9 +5,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A Mold is what pods of one revision of a template mean to other pods: all that
-// has to be known of one that has a node when its spec is not. It is kept once for
-// each revision in use, not once for each pod.
+// A Mold is what placing has to know of the pods of one revision of a template when
+// their spec is not at hand: what they mean to other pods, and which nodes they may
+// have. It is kept once for each revision in use, not once for each pod.
 type Mold struct {
 	Namespace string            `json:"namespace"`
 	Workload  Identity          `json:"workload,omitzero"` // without a slot; no owner, no spreading by default
@@ -29,6 +29,19 @@ type Mold struct {
 	Together  []MoldTerm                    `json:"together,omitempty"`  // required affinity, which attracts others
 	Preferred []MoldTerm                    `json:"preferred,omitempty"` // preferred affinity and anti-affinity
 	Volumes   []MoldVolume                  `json:"volumes,omitempty"`   // claims for volumes that the pods use
+	Nodes     NodeRules                     `json:"nodes,omitzero"`
+}
+
+// NodeRules say which nodes the pods of a template may have, and which they would
+// rather have, in the words of its spec.
+type NodeRules struct {
+	Name        string                            `json:"name,omitempty"`
+	Selector    map[string]string                 `json:"selector,omitempty"`
+	Affinity    *corev1.NodeAffinity              `json:"affinity,omitempty"`
+	Tolerations []corev1.Toleration               `json:"tolerations,omitempty"`
+	Spread      []corev1.TopologySpreadConstraint `json:"spread,omitempty"`
+	Images      []string                          `json:"images,omitempty"`  // that the pods need, with their tags
+	Patient     bool                              `json:"patient,omitempty"` // they preempt nobody
 }
 
 // A MoldVolume is a claim for a volume that pods of one revision use.

@@ -51,17 +51,16 @@ func (in *input) castKnown(p api.Pod) *cast {
 }
 
 // ready returns the template for pods that are to be placed. A revision that is
-// not in Git any more goes to the nodes that the one in Git may have.
+// not in Git any more, and of which nothing was kept, is taken for the one in Git.
 func (c *cast) ready() (*place.Template, error) {
 	if c.whole != nil || c.err != nil || c.w == nil {
 		return c.whole, c.err
 	}
-	spec := &c.w.template.Spec
 	if c.mold != nil && c.revision != c.w.revision {
-		c.whole, c.err = place.CompileAs(*c.mold, spec)
+		c.whole, c.err = place.Cast(*c.mold)
 		return c.whole, c.err
 	}
-	if c.whole, c.err = place.Compile(c.w.id, podLabels(c.w, c.revision), spec); c.err == nil && c.mold == nil {
+	if c.whole, c.err = place.Compile(c.w.id, podLabels(c.w, c.revision), &c.w.template.Spec); c.err == nil && c.mold == nil {
 		m := c.whole.Mold()
 		m.Volumes = c.w.volumes()
 		c.mold = &m
@@ -103,6 +102,17 @@ func podLabels(w *workload, revision string) map[string]string {
 	}
 	out[key] = value
 	return out
+}
+
+// rulesOf returns what a revision of a workload says of nodes; where nothing was
+// kept of it, what the one in Git says.
+func (in *input) rulesOf(w *workload, revision string) api.NodeRules {
+	if revision != w.revision {
+		if m := in.castOf(w, revision).mold; m != nil {
+			return m.Nodes
+		}
+	}
+	return place.RulesOf(&w.template.Spec)
 }
 
 // molds returns what is to be remembered of every revision in use.

@@ -56,7 +56,7 @@ func (in *input) elsewhere(w *workload, p *pod) bool { return !in.bound(w, p) &&
 // forSomeNode reports whether the template is for any node that is there. How full
 // the nodes are does not matter, nor what keeps new pods away for now.
 func (in *input) forSomeNode(w *workload) bool {
-	f := newFilter(w.template)
+	f := newFilter(in.rulesOf(w, w.target.revision))
 	return slices.ContainsFunc(in.nodes, func(n node) bool {
 		return !n.gone() && f.selects(&n)
 	})
@@ -65,7 +65,7 @@ func (in *input) forSomeNode(w *workload) bool {
 // elsewhereNow is elsewhere with the taints of the nodes: the pod could really
 // move now, were there room.
 func (in *input) elsewhereNow(w *workload, p *pod) bool {
-	f := newFilter(w.template)
+	f := newFilter(in.rulesOf(w, w.target.revision))
 	return !in.bound(w, p) && slices.ContainsFunc(in.nodes, func(n node) bool { return n.unusable() == "" && f.refuse(&n) == "" })
 }
 

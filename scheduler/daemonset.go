@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/scheduler/place"
 )
 
 // daemonTolerations are added to every pod of a DaemonSet, so that it runs on
@@ -34,7 +35,7 @@ func expandDaemonSet(value *appsv1.DaemonSet, object api.Object, nodes []node) w
 		})
 	}
 	w := newWorkload(object, template)
-	filter := newFilter(template)
+	filter := newFilter(place.RulesOf(&template.Spec))
 	for i := range nodes {
 		if filter.matches(&nodes[i]) {
 			w.slots = append(w.slots, nodes[i].info.Name)

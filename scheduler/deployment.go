@@ -32,9 +32,10 @@ func decideDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *in
 		c.rollout = c.progress(w, value, pods, w.current(), minReady, in)
 		return c
 	}
+	w.target = w.rolloutTarget(value, pods, in.facts.Rollouts[w.id.String()])
+	target := w.target
 	all := in.muster(w, pods)
 	live := c.replaceEnded(all.here)
-	target := w.rolloutTarget(value, live, in.facts.Rollouts[w.id.String()])
 	current, old := splitRevision(live, target.revision)
 	b := deploymentBudget(value, all.want)
 	if value.Spec.Paused && len(old) > 0 {

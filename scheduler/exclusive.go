@@ -165,8 +165,9 @@ func freeSlotsOf(w *workload, n int, inUse []*pod) []string {
 // exclusiveDeployment decides about a Deployment whose pods are exclusive:
 // because its strategy is Recreate, or because it says so.
 func (c *change) exclusiveDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *input) {
+	w.target = w.rolloutTarget(value, pods, in.facts.Rollouts[w.id.String()])
 	x := exclusivity{
-		target: w.rolloutTarget(value, pods, in.facts.Rollouts[w.id.String()]), replace: !value.Spec.Paused,
+		target: w.target, replace: !value.Spec.Paused,
 		together:    value.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType,
 		unavailable: max(1, deploymentBudget(value, w.want).unavailable), minReady: seconds(value.Spec.MinReadySeconds),
 	}

@@ -17,8 +17,9 @@ type workload struct {
 	id       api.Identity // without a slot
 	object   api.Object
 	template *corev1.PodTemplateSpec
-	revision string // of the template in Git now
-	want     int    // number of pods; for a DaemonSet the number of matching nodes
+	revision string   // of the template in Git now
+	target   template // what new pods are made from
+	want     int      // number of pods; for a DaemonSet the number of matching nodes
 	slots    []string
 	// beyond is how many pods more are asked for than there can be.
 	beyond int
@@ -81,7 +82,7 @@ func mostPods(nodes []node) int {
 
 // newWorkload fills in what all kinds share.
 func newWorkload(object api.Object, template *corev1.PodTemplateSpec) workload {
-	return workload{
+	w := workload{
 		id: api.Identity{
 			Namespace: object.Value.GetNamespace(),
 			Kind:      object.GVK.Kind,
@@ -91,6 +92,8 @@ func newWorkload(object api.Object, template *corev1.PodTemplateSpec) workload {
 		template: template,
 		revision: object.Revision,
 	}
+	w.target = w.current()
+	return w
 }
 
 func (w *workload) setReplicas(replicas *int32) {

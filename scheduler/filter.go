@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/scheduler/place"
 )
 
@@ -16,11 +17,11 @@ type filter struct {
 	tolerations []corev1.Toleration
 }
 
-func newFilter(template *corev1.PodTemplateSpec) filter {
+func newFilter(r api.NodeRules) filter {
 	return filter{
-		nodeName:    template.Spec.NodeName,
-		affinity:    nodeaffinity.NewRequiredNodeAffinity(template.Spec.NodeSelector, template.Spec.Affinity),
-		tolerations: template.Spec.Tolerations,
+		nodeName:    r.Name,
+		affinity:    nodeaffinity.NewRequiredNodeAffinity(r.Selector, &corev1.Affinity{NodeAffinity: r.Affinity}),
+		tolerations: r.Tolerations,
 	}
 }
 

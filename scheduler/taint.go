@@ -51,12 +51,13 @@ func (in *input) endsAt(w *workload, p *pod) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	var first time.Time
+	rules := in.rulesOf(w, p.Revision)
 	for i := range n.info.Taints {
 		taint := &n.info.Taints[i]
 		if taint.Effect != corev1.TaintEffectNoExecute {
 			continue
 		}
-		seconds, endless := tolerance(w.template.Spec.Tolerations, taint)
+		seconds, endless := tolerance(rules.Tolerations, taint)
 		if endless {
 			continue
 		}

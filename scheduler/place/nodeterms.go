@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 // nodeTerms ask nodes about their labels, by the helpers that kube-scheduler
@@ -17,12 +19,12 @@ type nodeTerms struct {
 	byName bool
 }
 
-func requiredTerms(spec *corev1.PodSpec) (nodeTerms, error) {
+func requiredTerms(r *api.NodeRules) (nodeTerms, error) {
 	var selector *corev1.NodeSelector
-	if spec.Affinity != nil && spec.Affinity.NodeAffinity != nil {
-		selector = spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	if r.Affinity != nil {
+		selector = r.Affinity.RequiredDuringSchedulingIgnoredDuringExecution
 	}
-	if selector == nil && len(spec.NodeSelector) == 0 {
+	if selector == nil && len(r.Selector) == 0 {
 		return nodeTerms{}, nil
 	}
 	if selector != nil {
@@ -30,8 +32,8 @@ func requiredTerms(spec *corev1.PodSpec) (nodeTerms, error) {
 			return nodeTerms{}, err
 		}
 	}
-	affinity := nodeaffinity.NewRequiredNodeAffinity(spec.NodeSelector, spec.Affinity)
-	n := nodeTerms{keys: slices.Collect(maps.Keys(spec.NodeSelector)), ask: func(node *corev1.Node) int32 {
+	affinity := nodeaffinity.NewRequiredNodeAffinity(r.Selector, &corev1.Affinity{NodeAffinity: r.Affinity})
+	n := nodeTerms{keys: slices.Collect(maps.Keys(r.Selector)), ask: func(node *corev1.Node) int32 {
 		if ok, err := affinity.Match(node); err == nil && ok {
 			return 1
 		}
@@ -43,11 +45,11 @@ func requiredTerms(spec *corev1.PodSpec) (nodeTerms, error) {
 	return n.ready(), nil
 }
 
-func preferredTerms(spec *corev1.PodSpec) (nodeTerms, error) {
-	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil || len(spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
+func preferredTerms(r *api.NodeRules) (nodeTerms, error) {
+	if r.Affinity == nil || len(r.Affinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
 		return nodeTerms{}, nil
 	}
-	terms := spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution
+	terms := r.Affinity.PreferredDuringSchedulingIgnoredDuringExecution
 	preferred, err := nodeaffinity.NewPreferredSchedulingTerms(terms)
 	if err != nil {
 		return nodeTerms{}, err

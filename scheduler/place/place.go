@@ -1,11 +1,5 @@
 package place
 
-import (
-	"slices"
-
-	corev1 "k8s.io/api/core/v1"
-)
-
 // mostSteps bounds the work of one call: about half a second.
 const mostSteps = 1 << 27
 
@@ -76,36 +70,10 @@ func (f *Fleet) PlaceEach(d Demand, nodes []string) []string {
 	return reasons
 }
 
-// Suits lists the nodes that are for a template's pods as far as their names,
-// labels and taints go, closed ones too: what a DaemonSet is about. Taints keep
-// pods away when their effect is among those given: NoSchedule and NoExecute
-// decide where pods may start, NoExecute alone where they may stay.
-func (f *Fleet) Suits(t *Template, effects ...corev1.TaintEffect) []string {
-	if !t.known {
-		return nil
-	}
-	g := f.group(t)
-	f.admit(g)
-	kept := make([]bool, len(f.taints))
-	for set, taints := range f.taints {
-		kept[set] = slices.ContainsFunc(taints, func(taint corev1.Taint) bool {
-			return slices.Contains(effects, taint.Effect) && !Tolerates(t.tolerations, &taint)
-		})
-	}
-	var names []string
-	for i := range f.nodes {
-		n := &f.nodes[i]
-		if (t.nodeName == "" || t.nodeName == n.object.Name) && !kept[n.taints] && (g.required == nil || g.required.of(f, int32(i)) == 1) {
-			names = append(names, n.object.Name)
-		}
-	}
-	return names
-}
-
 // refuse says why nothing is done about a demand at all.
 func (f *Fleet) refuse(d Demand) string {
 	switch {
-	case d.Template == nil || !d.Template.known:
+	case d.Template == nil:
 		return unknownPod
 	case f.limited && f.left <= 0:
 		return noWorkLeft

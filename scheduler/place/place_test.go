@@ -16,8 +16,8 @@ import (
 	"github.com/shoal-dev/shoal/api"
 )
 
-// TestRecordIsEnough: pods that are known by what another node wrote of them
-// weigh on others as much as pods whose spec is known.
+// TestRecordIsEnough: pods that are known by what another node wrote of them go
+// where those go whose spec is known, and weigh on others as much.
 func TestRecordIsEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := randomTwin(t)
@@ -25,8 +25,9 @@ func TestRecordIsEnough(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, b := range p.booked {
-			raw, err := json.Marshal(p.templates[b.template].Mold())
+		cast := make([]*Template, len(p.templates))
+		for k, template := range p.templates {
+			raw, err := json.Marshal(template.Mold())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -34,16 +35,17 @@ func TestRecordIsEnough(t *testing.T) {
 			if err := json.Unmarshal(raw, &mold); err != nil {
 				t.Fatal(err)
 			}
-			template, err := Cast(mold)
-			if err != nil {
+			if cast[k], err = Cast(mold); err != nil {
 				t.Fatal(err)
 			}
-			other.Book(template, b.node, 1)
+		}
+		for _, b := range p.booked {
+			other.Book(cast[b.template], b.node, 1)
 		}
 		for k, template := range p.templates {
-			a, b := p.fleet.Place(Demand{Template: template}, 5), other.Place(Demand{Template: template}, 5)
+			a, b := p.fleet.Place(Demand{Template: template}, 5), other.Place(Demand{Template: cast[k]}, 5)
 			if !slices.Equal(a.Nodes, b.Nodes) || a.Reason != b.Reason {
-				t.Fatalf("template %d: %v beside pods that are known, %v beside records", k, a, b)
+				t.Fatalf("template %d: %v by its spec, %v by its record", k, a, b)
 			}
 		}
 	})

@@ -120,7 +120,7 @@ func (f *Fleet) Preempt(d Demand) (Eviction, string) {
 	if reason := f.refuse(d); reason != "" {
 		return Eviction{}, reason
 	}
-	if d.Template.never {
+	if d.Template.mold.Nodes.Patient {
 		return Eviction{}, neverPreempts
 	}
 	p := preemption{run: f.start(d), used: make([]int32, len(f.budgets))}

@@ -63,7 +63,7 @@ func (r *run) rank() *ranking {
 // rankSpread prepares what spreads the pods: soft constraints, or what stands in
 // for them.
 func (k *ranking) rankSpread() {
-	k.spreads = k.t.bare && k.t.mold.Workload.Owner != ""
+	k.spreads = len(k.t.mold.Nodes.Spread) == 0 && k.t.mold.Workload.Owner != ""
 	var lanes *topology
 	if k.spreads {
 		lanes = k.f.zones()

@@ -90,7 +90,7 @@ func (f *Fleet) admit(g *group) {
 	}
 	g.tolerated = make([]toleration, len(f.taints))
 	for set, taints := range f.taints {
-		g.tolerated[set] = tolerates(g.t.tolerations, taints)
+		g.tolerated[set] = tolerates(g.t.mold.Nodes.Tolerations, taints)
 	}
 	g.required = f.newVerdicts(g.t.required)
 	g.wanted = f.newVerdicts(g.t.wanted)
@@ -166,7 +166,7 @@ func (r *run) still(i int32) obstacle {
 	switch {
 	case n.closed != "":
 		return closed
-	case r.t.nodeName != "" && r.t.nodeName != n.object.Name:
+	case r.t.mold.Nodes.Name != "" && r.t.mold.Nodes.Name != n.object.Name:
 		return otherName
 	case r.g.required != nil && r.g.required.of(r.f, i) == 0:
 		return otherLabels

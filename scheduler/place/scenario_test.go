@@ -29,7 +29,6 @@ import (
 //	release POD NODE [N]
 //	place POD [N] [careful] [within=NODE,...] [volume=KEY:VALUE]
 //	each POD NODE...         one on each of these nodes
-//	suits POD [EFFECT...]    where its pods may be, room or not
 //	score POD                print the scores of the nodes that can be had
 //	run POD NODE ID [AT]     one runs there since AT seconds and may be evicted
 //	budget NAMESPACE KEY=VALUE|all|none N
@@ -211,8 +210,6 @@ func (s *scene) do(command string, args []string) string {
 			fmt.Fprintf(&out, "%s: %s\n", args[k+1], reason)
 		}
 		return out.String()
-	case "suits":
-		return strings.Join(s.fleet.Suits(s.template(args[0]), each(args[1:], func(e string) corev1.TaintEffect { return corev1.TaintEffect(e) })...), " ") + "\n"
 	case "score":
 		return s.score(s.demand(args))
 	case "run":

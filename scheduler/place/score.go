@@ -88,7 +88,7 @@ const (
 // Source: kube-scheduler's ImageLocality.
 func (k *ranking) imageScores() []int32 {
 	var sums []int64
-	for _, name := range k.t.images {
+	for _, name := range k.t.mold.Nodes.Images {
 		holders := k.f.images[name]
 		for _, h := range holders {
 			if sums == nil {
@@ -101,7 +101,7 @@ func (k *ranking) imageScores() []int32 {
 		return nil
 	}
 	scores := make([]int32, len(sums))
-	highest := mostPerImage * int64(len(k.t.images))
+	highest := mostPerImage * int64(len(k.t.mold.Nodes.Images))
 	for i, sum := range sums {
 		scores[i] = int32(mostScore * (min(max(sum, leastImages), highest) - leastImages) / (highest - leastImages))
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,16 +25,9 @@ type Template struct {
 
 	apart, together, preferred []term
 
-	// The rest is not known of a template that was made from a mold.
-	known       bool
-	nodeName    string
-	required    nodeTerms
-	wanted      nodeTerms
-	tolerations []corev1.Toleration
-	hard, soft  []constraint
-	bare        bool // it asks for no topology spread of its own
-	images      []string
-	never       bool // it preempts nobody
+	required   nodeTerms
+	wanted     nodeTerms
+	hard, soft []constraint
 }
 
 // A constraint is a topology spread constraint.
@@ -54,40 +46,43 @@ type constraint struct {
 // spec must have Kubernetes' defaults. An error names the part that cannot be
 // read.
 func Compile(workload api.Identity, own map[string]string, spec *corev1.PodSpec) (*Template, error) {
-	return CompileAs(newMold(workload, own, spec), spec)
+	return Cast(newMold(workload, own, spec))
 }
 
-// CompileAs makes a template of pods that are known by their mold alone: which
-// nodes they may have is taken from another spec, that of a later revision.
-func CompileAs(m api.Mold, spec *corev1.PodSpec) (*Template, error) {
-	t, err := Cast(m)
-	if err != nil {
-		return nil, err
+// RulesOf returns what a spec says of nodes. It shares what the spec points to.
+func RulesOf(spec *corev1.PodSpec) api.NodeRules {
+	r := api.NodeRules{
+		Name: spec.NodeName, Selector: spec.NodeSelector, Tolerations: spec.Tolerations, Spread: spec.TopologySpreadConstraints,
+		Images: imagesOf(spec), Patient: spec.PreemptionPolicy != nil && *spec.PreemptionPolicy == corev1.PreemptNever,
 	}
-	t.known = true
-	t.nodeName = spec.NodeName
-	t.tolerations = slices.Clone(spec.Tolerations)
-	t.images = imagesOf(spec)
-	t.bare = len(spec.TopologySpreadConstraints) == 0
-	t.never = spec.PreemptionPolicy != nil && *spec.PreemptionPolicy == corev1.PreemptNever
-	if t.required, err = requiredTerms(spec); err != nil {
-		return nil, fmt.Errorf("compile required node affinity: %w", err)
+	if spec.Affinity != nil {
+		r.Affinity = spec.Affinity.NodeAffinity
 	}
-	if t.wanted, err = preferredTerms(spec); err != nil {
-		return nil, fmt.Errorf("compile preferred node affinity: %w", err)
+	return r
+}
+
+// readRules makes ready what the mold says of nodes.
+func (t *Template) readRules() error {
+	r := &t.mold.Nodes
+	var err error
+	if t.required, err = requiredTerms(r); err != nil {
+		return fmt.Errorf("compile required node affinity: %w", err)
 	}
-	for i := range spec.TopologySpreadConstraints {
-		c, err := newConstraint(m.Namespace, t.labels, &spec.TopologySpreadConstraints[i])
+	if t.wanted, err = preferredTerms(r); err != nil {
+		return fmt.Errorf("compile preferred node affinity: %w", err)
+	}
+	for i := range r.Spread {
+		c, err := newConstraint(t.mold.Namespace, t.labels, &r.Spread[i])
 		if err != nil {
-			return nil, fmt.Errorf("compile topology spread constraint %d: %w", i, err)
+			return fmt.Errorf("compile topology spread constraint %d: %w", i, err)
 		}
-		if spec.TopologySpreadConstraints[i].WhenUnsatisfiable == corev1.ScheduleAnyway {
+		if r.Spread[i].WhenUnsatisfiable == corev1.ScheduleAnyway {
 			t.soft = append(t.soft, c)
 		} else {
 			t.hard = append(t.hard, c)
 		}
 	}
-	return t, nil
+	return nil
 }
 
 func newMold(workload api.Identity, own map[string]string, spec *corev1.PodSpec) api.Mold {
@@ -100,7 +95,7 @@ func newMold(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 		Namespace: workload.Namespace, Workload: workload.Workload(), Labels: maps.Clone(own),
 		Requests:  newAmounts(requests.PodRequests(pod, requests.PodResourcesOptions{})),
 		Weighed:   Amounts{corev1.ResourceCPU: amountOf(corev1.ResourceCPU, weighed[corev1.ResourceCPU]), corev1.ResourceMemory: amountOf(corev1.ResourceMemory, weighed[corev1.ResourceMemory])},
-		HostPorts: hostPorts(spec), Class: spec.PriorityClassName, Bounded: spec.ActiveDeadlineSeconds != nil,
+		HostPorts: hostPorts(spec), Class: spec.PriorityClassName, Bounded: spec.ActiveDeadlineSeconds != nil, Nodes: RulesOf(spec),
 	}
 	if limits := newAmounts(requests.PodLimits(pod, requests.PodResourcesOptions{})); len(limits) > 0 {
 		r.Limits = limits
@@ -131,9 +126,8 @@ func newMold(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 	return r
 }
 
-// Cast makes a template that can be booked, released and evicted, but not placed:
-// the mold does not say which nodes its pods may have. An error names the part
-// that cannot be read.
+// Cast makes a template of what was kept of it, as good as the one that the mold
+// was taken from. An error names the part that cannot be read.
 func Cast(r api.Mold) (*Template, error) {
 	t := &Template{mold: r, labels: r.Labels, requests: Amounts(r.Requests).sorted()}
 	t.weighed = [2]int64{min(max(r.Weighed[corev1.ResourceCPU], 0), most), min(max(r.Weighed[corev1.ResourceMemory], 0), most)}
@@ -147,10 +141,13 @@ func Cast(r api.Mold) (*Template, error) {
 	if t.preferred, err = compileTerms(r.Namespace, "preferred pod affinity", r.Preferred); err != nil {
 		return nil, err
 	}
+	if err := t.readRules(); err != nil {
+		return nil, err
+	}
 	return t, nil
 }
 
-// Mold returns what the template's pods mean to others. It shares its slices and
+// Mold returns all that is known of the template's pods. It shares its slices and
 // maps with the template: read only.
 func (t *Template) Mold() api.Mold { return t.mold }
 
