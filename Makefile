@@ -54,7 +54,7 @@ test: ## run all tests but the long ones, as root
 	scripts/setup.sh test
 	$(MAKE) --no-print-directory keeper
 	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 20m $$(go list ./... | grep -v /e2e)
-	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 25m -tags=$(TAGS),e2e -p 1 -count=1 ./e2e/...
+	PATH="$$PATH:$(CURDIR)/bin" go test -timeout 25m -tags=$(TAGS),e2e -p 2 -count=1 ./e2e/...
 
 .PHONY: e2e-full
 e2e-full: ## run the end-to-end tests, long ones included, as root
@@ -73,7 +73,8 @@ race: ## run the tests that start no processes with the race detector (needs a C
 
 .PHONY: golden
 golden: ## rewrite golden files; review the diff
-	go test ./scheduler ./scheduler/place -run Scenarios -update
+	go test ./scheduler ./scheduler/place ./internal/sim -run Scenarios -update
+	go test ./gitsync/manifest -run Golden -update
 	go test ./gitsync -run Corpus -update
 	go test ./cmd/shoal -run GoldenPlans -update
 
