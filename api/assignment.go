@@ -150,14 +150,18 @@ type Rollout struct {
 	// available or an old one went; the progress deadline counts from it.
 	Progressed time.Time `json:"progressed"`
 	Complete   bool      `json:"complete,omitempty"`
-	// Current is the revision that a StatefulSet's pods had before this rollout,
-	// and that those below its partition keep; Revision once it is complete.
+	// Current is the revision that the pods had before this rollout: the last one
+	// of which a rollout was complete. Those below the partition of a StatefulSet
+	// keep it. It is Revision once the rollout is complete.
 	Current string `json:"current,omitempty"`
 	Failed  bool   `json:"failed,omitempty"` // the progress deadline passed
+	// Back says that the pods got Current again because the rollout has failed,
+	// see FleetSpec.OnFailedRollout.
+	Back bool `json:"back,omitempty"`
 	// Mark is what the scheduler compares to see progress: (updated, available) pods.
 	Mark [2]int32 `json:"mark"`
 	// History lists the revisions that were in force, oldest first, the
-	// current one last; it is cut to revisionHistoryLimit.
+	// current one last; it is cut to revisionHistoryLimit, but for Current.
 	History []Revision `json:"history,omitempty"`
 }
 

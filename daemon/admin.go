@@ -128,6 +128,7 @@ func (c *control) status(version string) Status {
 		s.Alarms = append(s.Alarms, v.company.Refused)
 	}
 	s.Alarms = append(s.Alarms, scheduler.Hindrances(v.facts)...)
+	s.Alarms = append(s.Alarms, scheduler.Deviations(v.facts)...)
 	for _, conflict := range v.conflicts {
 		s.Alarms = append(s.Alarms, conflict.String())
 	}

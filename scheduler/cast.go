@@ -115,7 +115,8 @@ func (in *input) rulesOf(w *workload, revision string) api.NodeRules {
 	return place.RulesOf(&w.template.Spec)
 }
 
-// molds returns what is to be remembered of every revision in use.
+// molds returns what is to be remembered of every revision in use, and of those
+// that may be again.
 func (in *input) molds(set *api.AssignmentSet) map[string]api.Mold {
 	out := map[string]api.Mold{}
 	var last *api.Pod
@@ -140,6 +141,9 @@ func (in *input) molds(set *api.AssignmentSet) map[string]api.Mold {
 	}
 	for i := range set.Pending {
 		see(&set.Pending[i].Pod, false)
+	}
+	for i := range in.fallback {
+		see(&in.fallback[i], false)
 	}
 	if len(out) == 0 {
 		return nil

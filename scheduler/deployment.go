@@ -22,30 +22,39 @@ func expandDeployment(value *appsv1.Deployment, object api.Object) workload {
 // that one call decides all that may happen now, where Kubernetes needs a round
 // for each ReplicaSet.
 func decideDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *input) change {
+	known := in.facts.Rollouts[w.id.String()]
+	c := stepDeployment(w, value, pods, known, in)
+	if _, back := w.lastGood(*c.rollout); back && in.rollsBack() && !w.target.back {
+		c = stepDeployment(w, value, pods, *c.rollout, in) // it has failed just now
+	}
+	return c
+}
+
+// stepDeployment decides with what is known of the rollout.
+func stepDeployment(w *workload, value *appsv1.Deployment, pods []*pod, known api.Rollout, in *input) change {
 	var c change
+	w.target = w.rolloutTarget(value, pods, known, in)
 	if w.exclusive {
-		c.exclusiveDeployment(w, value, pods, in)
+		c.exclusiveDeployment(w, value, pods, known, in)
 		return c
 	}
 	minReady := seconds(value.Spec.MinReadySeconds)
 	if w.rests(pods, minReady, in.now) {
-		c.rollout = c.progress(w, value, pods, w.current(), minReady, in)
+		c.rollout = c.progress(w, value, pods, known, in)
 		return c
 	}
-	w.target = w.rolloutTarget(value, pods, in.facts.Rollouts[w.id.String()])
-	target := w.target
 	all := in.muster(w, pods)
 	live := c.replaceEnded(all.here)
-	current, old := splitRevision(live, target.revision)
+	current, old := splitRevision(live, w.target.revision)
 	b := deploymentBudget(value, all.want)
 	if value.Spec.Paused && len(old) > 0 {
-		c.scale(w, all, live, target, level{floor: all.want - b.unavailable, moves: max(1, b.surge, b.unavailable), minReady: minReady}, in)
+		c.scale(w, all, live, w.target, level{floor: all.want - b.unavailable, moves: max(1, b.surge, b.unavailable), minReady: minReady}, in)
 	} else {
-		c.roll(w, all, current, old, target, b, minReady, in)
+		c.roll(w, all, current, old, w.target, b, minReady, in)
 	}
 	here := *w
 	here.want = all.want
-	c.rollout = c.progress(&here, value, live, target, minReady, in)
+	c.rollout = c.progress(&here, value, live, known, in)
 	return c
 }
 
@@ -64,20 +73,42 @@ func (w *workload) rests(pods []*pod, minReady time.Duration, now time.Time) boo
 	return true
 }
 
-// rolloutTarget is the template the Deployment moves to: the one in Git, or,
-// while it is paused before a rollout began, the one that was in force.
-func (w *workload) rolloutTarget(value *appsv1.Deployment, live []*pod, known api.Rollout) template {
-	now := w.current()
-	if !value.Spec.Paused || known.Revision == "" || known.Revision == now.revision {
-		return now
+// rolloutTarget is the template the Deployment moves to: the one in Git; or, while
+// it is paused before a rollout began, the one that was in force; or, when the
+// fleet rolls back what fails, the last one that worked.
+func (w *workload) rolloutTarget(value *appsv1.Deployment, pods []*pod, known api.Rollout, in *input) template {
+	git := w.current()
+	if back, found := w.lastGood(known); found && in.rollsBack() {
+		return back
 	}
-	for _, p := range live {
-		if p.Revision == now.revision {
-			return now // paused in the middle of the rollout
+	if !value.Spec.Paused || known.Revision == "" || known.Revision == git.revision {
+		return git
+	}
+	for _, p := range pods {
+		if p.Revision == git.revision {
+			return git // paused in the middle of the rollout
 		}
 	}
 	last := known.History[len(known.History)-1]
 	return template{revision: last.Revision, unit: last.Unit, commit: last.Commit}
+}
+
+// rollsBack reports whether the fleet is to roll back what fails.
+func (in *input) rollsBack() bool { return in.settings.OnFailedRollout == api.FailedRolloutBack }
+
+// lastGood is the template to go back to when the rollout of the one in Git has
+// failed; false when it has not, or when none ever worked. A commit that changes the template
+// begins a rollout of its own.
+func (w *workload) lastGood(known api.Rollout) (template, bool) {
+	if !known.Failed || known.Revision != w.revision || known.Current == w.revision {
+		return template{}, false
+	}
+	for _, r := range known.History {
+		if r.Revision == known.Current {
+			return template{revision: r.Revision, unit: r.Unit, commit: r.Commit, back: true}, true
+		}
+	}
+	return template{}, false
 }
 
 // A budget says how far a rolling update may stray from the wanted number.
@@ -127,7 +158,7 @@ func (c *change) roll(w *workload, all crew, current, old []*pod, target templat
 	starts := max(0, min(all.want-len(each), all.want+b.surge-total))
 	reason := reasonMissing
 	if len(old) > 0 {
-		reason = reasonRollout
+		reason = target.starts()
 	}
 	for i, slot := range freeSlots(starts, slices.Concat(each, all.waiting)) {
 		c.start(slot, target, c.reasonOf(slot, i, all.lost, reason))
@@ -144,14 +175,14 @@ func (c *change) roll(w *workload, all crew, current, old []*pod, target templat
 	ranked := leastWanted(old)
 	for _, p := range ranked {
 		if ok, _ := p.available(minReady, in.now); !ok && stopped < may {
-			c.stop(p, reasonSuperseded)
+			c.stop(p, target.ousts())
 			stopped++
 		}
 	}
 	spare := min(available(old)+currentAvailable-floor, may-stopped)
 	for _, p := range ranked {
 		if ok, _ := p.available(minReady, in.now); ok && spare > 0 {
-			c.stop(p, reasonSuperseded)
+			c.stop(p, target.ousts())
 			spare--
 		}
 	}

@@ -62,13 +62,7 @@ func Events(fleet string, was, is api.AssignmentSet, before, after api.Facts, no
 			add(PodReference(pod), corev1.EventTypeNormal, "Removed", "Pod is removed: %s", r.Reason)
 		}
 	}
-	for _, a := range is.Pods {
-		id := a.Pod.Workload()
-		if a.Pod.Kind == "Deployment" && a.Pod.Slot == "0" && after.Rollouts[id.String()].Failed && !before.Rollouts[id.String()].Failed {
-			add(ownerReferenceOf(fleet, a.Pod), corev1.EventTypeWarning, "ProgressDeadlineExceeded",
-				"Revision %s made no progress within progressDeadlineSeconds", after.Rollouts[id.String()].Revision)
-		}
-	}
+	out = append(out, rolloutEvents(fleet, before, after, now)...)
 	out = append(out, scaleEvents(fleet, before, after, now)...)
 	out = append(out, drainEvents(fleet, before, after, now)...)
 	out = append(out, volumeEvents(fleet, before, after, now)...)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 // exclusivity says how a workload treats its exclusive pods. Of one identity
@@ -61,7 +63,6 @@ func (t *tenure) stop(c *change, p *pod, reason string) {
 	c.stop(p, reason)
 	if p.node != "" {
 		t.busy[p.Slot] = true
-		t.leaving = t.leaving || reason == reasonRecreate
 	}
 }
 
@@ -121,10 +122,10 @@ func (t *tenure) roll(c *change, w *workload, x exclusivity, in *input) {
 		reason := ""
 		switch {
 		case p.lost:
-		case old && x.together:
+		case old && x.together && !x.target.back:
 			reason = reasonRecreate
-		case old && (!ready || spare > 0):
-			reason = reasonSuperseded
+		case old && (x.together || !ready || spare > 0):
+			reason = x.target.ousts()
 		case p.leaving && (!ready || spare > 0) && in.elsewhereNow(w, p) && in.couldLeave(p):
 			reason = reasonDrained
 		}
@@ -133,7 +134,10 @@ func (t *tenure) roll(c *change, w *workload, x exclusivity, in *input) {
 			continue
 		}
 		t.stop(c, p, reason)
-		if ready && reason != reasonRecreate {
+		switch {
+		case old && x.together:
+			t.leaving = t.leaving || p.node != ""
+		case ready:
 			spare--
 		}
 	}
@@ -164,13 +168,12 @@ func freeSlotsOf(w *workload, n int, inUse []*pod) []string {
 
 // exclusiveDeployment decides about a Deployment whose pods are exclusive:
 // because its strategy is Recreate, or because it says so.
-func (c *change) exclusiveDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *input) {
-	w.target = w.rolloutTarget(value, pods, in.facts.Rollouts[w.id.String()])
+func (c *change) exclusiveDeployment(w *workload, value *appsv1.Deployment, pods []*pod, known api.Rollout, in *input) {
 	x := exclusivity{
 		target: w.target, replace: !value.Spec.Paused,
 		together:    value.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType,
 		unavailable: max(1, deploymentBudget(value, w.want).unavailable), minReady: seconds(value.Spec.MinReadySeconds),
 	}
 	held := c.decideExclusive(w, pods, x, in)
-	c.rollout = c.progress(w, value, held, x.target, x.minReady, in)
+	c.rollout = c.progress(w, value, held, known, in)
 }

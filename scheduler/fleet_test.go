@@ -64,7 +64,9 @@ func (f *fleet) randomFault(t *rapid.T) {
 
 // work draws something that is no fault: commits, obedience, readiness.
 func (f *fleet) work(t *rapid.T) {
-	switch rapid.IntRange(0, 8).Draw(t, "work") {
+	switch rapid.IntRange(0, 9).Draw(t, "work") {
+	case 9:
+		f.randomSettings(t)
 	case 8:
 		f.randomAutoscaler(t)
 	case 0:

@@ -129,7 +129,8 @@ func (m *model) runJobs(command string, args []string) (string, bool) {
 	case "events":
 		var out strings.Builder
 		for _, e := range Events("fleet", m.told.set, m.set, m.told.facts, m.facts, m.now) {
-			if strings.HasSuffix(e.Regards.Kind, "Job") && !strings.HasSuffix(e.Reason, "ulCreate") || e.Regards.Kind == "CronJob" {
+			if strings.HasSuffix(e.Regards.Kind, "Job") && !strings.HasSuffix(e.Reason, "ulCreate") || e.Regards.Kind == "CronJob" ||
+				e.Regards.Kind == "Deployment" && !strings.HasPrefix(e.Reason, "Successful") {
 				fmt.Fprintf(&out, "%s %s/%s: %s\n", e.Type, e.Regards.Kind, e.Regards.Name, e.Reason+": "+e.Message)
 			}
 		}

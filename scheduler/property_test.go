@@ -28,7 +28,7 @@ func randomSpec(t *rapid.T) spec {
 		recreate: rapid.Bool().Draw(t, "recreate"), paused: rapid.Bool().Draw(t, "paused"),
 		cpu:      rapid.SampledFrom([]string{"", "500m", "1500m"}).Draw(t, "cpu"),
 		hostPort: int32(rapid.SampledFrom([]int{0, 0, 0, 80}).Draw(t, "hostPort")),
-		minReady: int32(rapid.SampledFrom([]int{0, 0, 5}).Draw(t, "minReady")), deadline: 600, history: 2,
+		minReady: int32(rapid.SampledFrom([]int{0, 0, 5}).Draw(t, "minReady")), deadline: int32(rapid.SampledFrom([]int{20, 600}).Draw(t, "deadline")), history: 2,
 		more: randomJob(t),
 	}
 	// As in Git, a revision is the hash of what its pods are.
@@ -51,7 +51,9 @@ func randomFleet(t *rapid.T) *model {
 }
 
 func (m *model) randomStep(t *rapid.T) {
-	switch rapid.IntRange(0, 8).Draw(t, "step") {
+	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	case 9:
+		m.randomSettings(t)
 	case 8:
 		m.randomAutoscaler(t)
 	case 0, 1:

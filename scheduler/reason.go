@@ -7,6 +7,7 @@ const (
 	// Why a pod exists.
 	reasonMissing  = "fewer pods than the workload asks for"
 	reasonRollout  = "the pod template changed"
+	reasonBack     = "the rollout of the newer pod template failed"
 	reasonReplace  = "the pod before it has ended"
 	reasonNodeJoin = "the node matches the DaemonSet and has no pod of it"
 	reasonAdopted  = "found running"
@@ -18,6 +19,7 @@ const (
 	reasonGone         = "the workload is no longer in Git"
 	reasonSurplus      = "more pods than the workload asks for"
 	reasonSuperseded   = "replaced by a pod of the new template"
+	reasonFailed       = "the rollout of its pod template failed and is rolled back"
 	reasonRecreate     = "the pod template changed and the strategy is Recreate"
 	reasonTemplate     = "the pod changed in Git"
 	reasonEnded        = "the pod has ended and its workload wants it running"

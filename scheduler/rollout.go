@@ -15,6 +15,23 @@ import (
 type template struct {
 	revision, unit string
 	commit         api.Commit
+	back           bool // it takes the place of a newer one whose rollout has failed
+}
+
+// starts is why a pod of the template is started in the place of one of another.
+func (t template) starts() string {
+	if t.back {
+		return reasonBack
+	}
+	return reasonRollout
+}
+
+// ousts is why a pod of another template goes for one of this.
+func (t template) ousts() string {
+	if t.back {
+		return reasonFailed
+	}
+	return reasonSuperseded
 }
 
 // current is the template of the workload in Git now.
@@ -132,12 +149,13 @@ func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
 
 // progress brings the history of a Deployment up to date and judges its
 // rollout. Source: Deployment.spec.progressDeadlineSeconds.
-func (c *change) progress(w *workload, value *appsv1.Deployment, live []*pod, target template, minReady time.Duration, in *input) *api.Rollout {
-	known := in.facts.Rollouts[w.id.String()]
-	r := known
+func (c *change) progress(w *workload, value *appsv1.Deployment, live []*pod, known api.Rollout, in *input) *api.Rollout {
+	r, target, minReady := known, w.target, seconds(value.Spec.MinReadySeconds)
+	if r.Back = target.back; r.Back {
+		return &r // judged already
+	}
 	if r.Revision != target.revision {
-		r = api.Rollout{Revision: target.revision, Started: in.now, Progressed: in.now, History: known.History}
-		r.History = recordRevision(r.History, target, value.Spec.RevisionHistoryLimit, in.now)
+		r = newRollout(known, target, value.Spec.RevisionHistoryLimit, in.now)
 	}
 	updated, available, old := int32(0), int32(0), 0
 	for _, p := range live {
@@ -160,7 +178,7 @@ func (c *change) progress(w *workload, value *appsv1.Deployment, live []*pod, ta
 	}
 	complete := old == 0 && int(updated) == w.want && int(available) == w.want
 	if complete {
-		r.Complete, r.Failed = true, false
+		r.Complete, r.Failed, r.Current = true, false, r.Revision
 	}
 	if !r.Complete && !r.Failed && !value.Spec.Paused && value.Spec.ProgressDeadlineSeconds != nil {
 		deadline := r.Progressed.Add(seconds(*value.Spec.ProgressDeadlineSeconds))
@@ -171,6 +189,18 @@ func (c *change) progress(w *workload, value *appsv1.Deployment, live []*pod, ta
 		}
 	}
 	return &r
+}
+
+// newRollout begins the rollout of a template. The history keeps the last one that
+// worked, whatever its limit.
+func newRollout(known api.Rollout, t template, limit *int32, now time.Time) api.Rollout {
+	r := api.Rollout{Revision: t.revision, Started: now, Progressed: now, Current: known.Current}
+	r.History = recordRevision(known.History, t, limit, now)
+	worked := func(r api.Revision) bool { return r.Revision == known.Current }
+	if i := slices.IndexFunc(known.History, worked); i >= 0 && !slices.ContainsFunc(r.History, worked) {
+		r.History = slices.Insert(r.History, 0, known.History[i])
+	}
+	return r
 }
 
 // recordRevision moves a revision to the end of the history, with the next

@@ -50,7 +50,9 @@ import (
 //	restart OWNER SLOT N         the containers of a pod were restarted N times
 //	fenced OWNER                 its pods were ended because their lease ran out
 //	job NAME                     print what is known of a Job, or of the runs of a CronJob
-//	events                       print what has happened to Jobs since the last time
+//	events                       print what has happened to Jobs and rollouts since the last time
+//	fleet [onFailedRollout=X] [rebalance=X]  the settings of the fleet
+//	deployment NAME              print the status of a Deployment, and alarms about rollouts
 //	lostcontainers OWNER         its nodes know nothing any more of its pods that ended
 //	plan                         print what would come of it
 //	taint | untaint NAME KEY     with the effect NoExecute
@@ -161,6 +163,9 @@ func (m *model) run(command string, args []string) (string, error) {
 		m.set, m.facts = newModel().set, newModel().facts
 	default:
 		if text, known := m.runJobs(command, args); known {
+			return text, nil
+		}
+		if text, known := m.runSettings(command, args); known {
 			return text, nil
 		}
 		if text, known := m.runQuotas(command, args); known {

@@ -30,6 +30,7 @@ type input struct {
 	// calendar is the time by which Jobs begin and end of themselves. It is
 	// now, but stands still when nothing more than the next decisions is foreseen.
 	calendar  time.Time
+	settings  api.FleetSpec
 	nodes     []node // sorted by name
 	index     map[string]int
 	health    map[string]api.NodeHealth
@@ -48,6 +49,8 @@ type input struct {
 	usage   map[string]*api.Usage        // by node; nil until somebody asks
 	guards  guards
 	tainted map[string]time.Time // of facts, as of now
+	// fallback are the revisions that workloads had before their rollouts.
+	fallback []api.Pod
 	// hindered are the pods that stay on nodes that are drained, by instance.
 	hindered map[string]api.Hindrance
 	// changed says that the pods that have nodes are not those of the decision
@@ -133,6 +136,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 		facts.Created = created(snapshot, board.Nodes, facts.Created, now)
 		return Decision{Set: board.Assigned, Facts: facts, Wake: until, settles: until}
 	}
+	in.settings = snapshot.Settings()
 	in.spaces, in.quotas = namespaces(snapshot), quotas(snapshot)
 	pods, removals := existing(in)
 	r := round{in: in, next: facts}
@@ -261,6 +265,9 @@ func (r *round) decide(w *workload, pods []*pod) {
 func (r *round) remember(w *workload, c *change) {
 	if c.rollout != nil {
 		r.next.Rollouts[w.id.String()] = *c.rollout
+		if before := c.rollout.Current; before != c.rollout.Revision && before != "" {
+			r.in.fallback = append(r.in.fallback, api.Pod{Identity: w.id, Revision: before})
+		}
 	}
 	if c.job != nil {
 		r.next.Jobs[w.id.String()] = *c.job
@@ -393,7 +400,7 @@ func sameFacts(a, b api.Facts) bool {
 		slices.EqualFunc(a.Replaced, b.Replaced, func(x, y api.Replacement) bool { return x.Pods == y.Pods && x.At.Equal(y.At) }) &&
 		maps.EqualFunc(a.Rollouts, b.Rollouts, func(x, y api.Rollout) bool {
 			return x.Revision == y.Revision && x.Started.Equal(y.Started) && x.Progressed.Equal(y.Progressed) &&
-				x.Complete == y.Complete && x.Current == y.Current && x.Failed == y.Failed && x.Mark == y.Mark && slices.Equal(x.History, y.History)
+				x.Complete == y.Complete && x.Current == y.Current && x.Failed == y.Failed && x.Back == y.Back && x.Mark == y.Mark && slices.Equal(x.History, y.History)
 		}) && maps.EqualFunc(a.Volumes, b.Volumes, api.Volume.Equal) && slices.EqualFunc(a.Discards, b.Discards, api.Discard.Equal) &&
 		maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal) &&
 		maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted) &&

@@ -248,19 +248,14 @@ func (s *statefulSet) recall() {
 		known.Current = git.revision
 		if p := s.lowest(); p != nil && p.Revision != git.revision {
 			known.Current = p.Revision
-			known.History = recordRevision(nil, template{p.Revision, p.unit, p.commit}, nil, s.in.now)
+			known.History = recordRevision(nil, template{revision: p.Revision, unit: p.unit, commit: p.commit}, nil, s.in.now)
 		}
 	}
 	s.rollout = known
 	if known.Revision == git.revision {
 		return
 	}
-	s.rollout = api.Rollout{Revision: git.revision, Started: s.in.now, Progressed: s.in.now, Current: known.Current}
-	s.rollout.History = recordRevision(known.History, git, s.value.Spec.RevisionHistoryLimit, s.in.now)
-	isCurrent := func(r api.Revision) bool { return r.Revision == known.Current }
-	if i := slices.IndexFunc(known.History, isCurrent); i >= 0 && !slices.ContainsFunc(s.rollout.History, isCurrent) {
-		s.rollout.History = slices.Insert(s.rollout.History, 0, known.History[i])
-	}
+	s.rollout = newRollout(known, git, s.value.Spec.RevisionHistoryLimit, s.in.now)
 }
 
 // lowest is the pod with the lowest ordinal, nil when there is none.

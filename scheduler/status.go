@@ -134,6 +134,8 @@ func deploymentStatus(value *appsv1.Deployment, pods []*pod, r api.Rollout, w *w
 	name := fmt.Sprintf("ReplicaSet %q", value.Name+"-"+r.Revision)
 	var progressing appsv1.DeploymentCondition
 	switch {
+	case r.Back:
+		progressing = condition(appsv1.DeploymentProgressing, false, "", "", "ProgressDeadlineExceeded", "Rolled back: "+backTo(r)+".")
 	case r.Failed:
 		progressing = condition(appsv1.DeploymentProgressing, false, "", "", "ProgressDeadlineExceeded", name+" has timed out progressing.")
 	case value.Spec.Paused:

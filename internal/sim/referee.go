@@ -75,11 +75,23 @@ const slow = 15 * time.Second
 func (f *Fleet) outdated(p api.Pod) bool {
 	for _, n := range f.nodes {
 		c, since := n.mirror.force()
-		if object, found := workload(c.snapshot, p.Identity); !n.down && time.Since(since) > slow && (!found || object.Revision != p.Revision) && c.info.Commit == f.git.newest().info.Commit {
+		if n.down || time.Since(since) <= slow || c.info.Commit != f.git.newest().info.Commit {
+			continue
+		}
+		object, found := workload(c.snapshot, p.Identity)
+		if !found || object.Revision != p.Revision && !mayBeBack(c.snapshot, object, since) {
 			return true
 		}
 	}
 	return false
+}
+
+// mayBeBack reports whether a workload can have been rolled back, a commit having
+// been in force since then.
+func mayBeBack(snapshot api.Snapshot, object api.Object, since time.Time) bool {
+	d, ok := object.Value.(*appsv1.Deployment)
+	return ok && snapshot.Settings().OnFailedRollout == api.FailedRolloutBack &&
+		time.Since(since) >= time.Duration(*d.Spec.ProgressDeadlineSeconds)*time.Second
 }
 
 // accuse notes that something is wrong. The test goes on, and fails.

@@ -71,6 +71,7 @@ var commands = map[string]command{
 	"whole":     {"whole LIMIT: all living nodes are one fleet within it", untilWhole},
 	"converged": {"converged LIMIT: what runs is what the newest commit says", untilConverged},
 	"same":      {"same LIMIT NODE=COUNT...: so many pods run on the nodes", onNodes},
+	"alarm":     {"alarm LIMIT TEXT...: every living node says so in its status within it", untilAlarm},
 	"show":      {"show: what runs, in a table", func(f *Fleet, _ []string) (string, error) { return f.table(), nil }},
 }
 
@@ -362,6 +363,27 @@ func untilConverged(f *Fleet, args []string) (string, error) {
 		f.note("converged after %s", f.within(d, "what runs is what the newest commit says", f.converged))
 	}
 	return "", err
+}
+
+func untilAlarm(f *Fleet, args []string) (string, error) {
+	d, err := duration(args)
+	if err != nil {
+		return "", err
+	}
+	text := strings.Join(args[1:], " ")
+	f.within(d, "every node says: "+text, func() error {
+		for _, n := range f.living() {
+			s, err := n.status()
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(s.Alarms, func(a string) bool { return strings.Contains(a, text) }) {
+				return fmt.Errorf("%s says %q", n.name, s.Alarms)
+			}
+		}
+		return nil
+	})
+	return "", nil
 }
 
 func onNodes(f *Fleet, args []string) (string, error) {
