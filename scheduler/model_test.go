@@ -38,6 +38,7 @@ type model struct {
 	checked  time.Time
 	acting   bool              // the leader has no quorum
 	slow     bool              // consensus grants no claim now
+	base     api.Snapshot      // before a change
 	quiet    bool              // scenarios print no decisions
 	demands  map[string]demand // by owner
 	usageAge time.Duration     // below zero: nobody tells

@@ -53,6 +53,8 @@ import (
 //	events                       print what has happened to Jobs since the last time
 //	lostcontainers OWNER         its nodes know nothing any more of its pods that ended
 //	plan                         print what would come of it
+//	base                         what is in Git now is what a change begins with
+//	change                       print which budgets and quotas a change breaks
 //	taint | untaint NAME KEY     with the effect NoExecute
 //	pdb NAME [app=OWNER] [min=X] [max=X] [always=true]  a PodDisruptionBudget
 //	pdbs                         print the status of the PodDisruptionBudgets
@@ -161,6 +163,9 @@ func (m *model) run(command string, args []string) (string, error) {
 		m.set, m.facts = newModel().set, newModel().facts
 	default:
 		if text, known := m.runJobs(command, args); known {
+			return text, nil
+		}
+		if text, known := m.runPlans(command); known {
 			return text, nil
 		}
 		if text, known := m.runQuotas(command, args); known {
