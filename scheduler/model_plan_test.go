@@ -4,7 +4,30 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
+
+// relate has the pods of a template want to be with or apart from those of an owner,
+// in domains of a label: "with=OWNER/LABEL", "apart=OWNER/LABEL".
+func (s spec) relate(t *corev1.PodTemplateSpec) {
+	terms := func(text string) []corev1.PodAffinityTerm {
+		owner, key, given := strings.Cut(text, "/")
+		if !given {
+			return nil
+		}
+		return []corev1.PodAffinityTerm{{TopologyKey: key, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": owner}}}}
+	}
+	with, apart := terms(s.more["with"]), terms(s.more["apart"])
+	if with == nil && apart == nil {
+		return
+	}
+	t.Spec.Affinity = &corev1.Affinity{
+		PodAffinity:     &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: with},
+		PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: apart},
+	}
+}
 
 // runPlans runs the commands that foresee.
 func (m *model) runPlans(command string) (string, bool) {

@@ -310,6 +310,7 @@ func (s spec) template() corev1.PodTemplateSpec {
 		}
 		t.Spec.Tolerations = append(t.Spec.Tolerations, toleration)
 	}
+	s.relate(&t)
 	if s.priority != 0 {
 		t.Spec.Priority = &s.priority
 	}

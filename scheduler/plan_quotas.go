@@ -46,7 +46,7 @@ func (in *input) exceeds(q *quota, m *api.Mold) {
 func (q *quota) lacks(m *api.Mold) []corev1.ResourceName {
 	var out []corev1.ResourceName
 	for _, name := range slices.Sorted(maps.Keys(q.hard)) {
-		if amount, _ := usedBy(name, m); amount > 0 && q.used[name]+amount > q.hard[name] {
+		if amount, _ := usedBy(name, m); amount > 0 && amount > q.hard[name]-q.used[name] {
 			out = append(out, name)
 		}
 	}

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -40,9 +41,13 @@ func quotas(snapshot api.Snapshot) map[string][]*quota {
 	return out
 }
 
-// amountOfQuota is a quantity in the unit of Mold.Requests.
+// amountOfQuota is a quantity in the unit of Mold.Requests, or the most that can be
+// counted.
 func amountOfQuota(name corev1.ResourceName, quantity resource.Quantity) int64 {
 	if strings.HasSuffix(string(name), "cpu") {
+		if quantity.CmpInt64(math.MaxInt64/1000) > 0 {
+			return math.MaxInt64
+		}
 		return quantity.MilliValue()
 	}
 	return quantity.Value()

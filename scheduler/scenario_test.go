@@ -20,7 +20,7 @@ import (
 // comment says what it shows, "script" holds one command a line, and "want" the
 // transcript. Commands:
 //
-//	node NAME [cpu=N] [pods=N] [taint=KEY] [disk=Q]
+//	node NAME [cpu=N] [pods=N] [taint=KEY] [disk=Q] [zone=Z]
 //	git KIND NAME rev=R [replicas=N] [surge=X] [unavailable=X] [cpu=Q] ...
 //	rm KIND NAME                 take it out of Git
 //	unknown | known              whether the desired state can be read
@@ -104,6 +104,9 @@ func (m *model) run(command string, args []string) (string, error) {
 	case "node":
 		options := pairs(args[1:])
 		m.addNode(arg(0), number(options["cpu"], 4), number(options["pods"], 110), options["taint"])
+		if zone := options["zone"]; zone != "" {
+			m.nodes[arg(0)].Labels["zone"] = zone
+		}
 		if disk := options["disk"]; disk != "" {
 			m.nodes[arg(0)].Allocatable[corev1.ResourceEphemeralStorage] = resource.MustParse(disk)
 		}
