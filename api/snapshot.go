@@ -87,7 +87,8 @@ type Object struct {
 	// defaulting, in a versioned canonical form; "" for kinds without a
 	// template. It does not change when the daemon is upgraded, nor when
 	// replicas or other fields outside the template change. For a bare Pod it
-	// covers the pod's labels, annotations and spec.
+	// covers the pod's labels, annotations and spec. Where RollsOnConfig says
+	// so, it covers what the template's ConfigMaps and Secrets hold, too.
 	Revision string
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gossip"
@@ -53,8 +52,9 @@ type control struct {
 
 	checkpoint checkpoint
 	decided    decided
-	objects    map[string]*corev1.Pod // by instance, without status
-	missing    map[string]string      // by instance: why it has no object
+	objects    map[string]*corev1.Pod     // by instance, without status
+	pinned     map[string]*runtime.Config // by instance, of this node's pods that do not follow the newest
+	missing    map[string]string          // by instance: why it has no object
 	kept       []api.Commit
 	config     configCache
 	states     api.PodStates // as last read, with the number of its last change
@@ -71,13 +71,6 @@ type control struct {
 	releasing  atomic.Bool           // claims are on their way out of it
 	asides     sync.WaitGroup        // what goes on beside the loop; Run waits for it
 	accepted   map[string]api.Commit // as last told of this node
-}
-
-// configCache holds what pods refer to, taken out of one snapshot.
-type configCache struct {
-	units      map[string]api.Commit
-	configMaps map[types.NamespacedName]*corev1.ConfigMap
-	secrets    map[types.NamespacedName]*corev1.Secret
 }
 
 // step is one turn of the loop: read everything anew, decide, act. It returns
@@ -219,7 +212,7 @@ func (c *control) sync(snapshot api.Snapshot, ledger gossip.Ledger) {
 	add := func(a api.Assignment) {
 		live[a.Pod.Instance] = true
 		if object := c.object(snapshot, a); object != nil && a.Node == c.cfg.Node {
-			desired.Pods = append(desired.Pods, runtime.Pod{Assignment: a, Object: object})
+			desired.Pods = append(desired.Pods, runtime.Pod{Assignment: a, Object: object, Config: c.pinned[a.Pod.Instance]})
 		}
 	}
 	for _, a := range set.Pods {
@@ -238,31 +231,9 @@ func (c *control) sync(snapshot api.Snapshot, ledger gossip.Ledger) {
 	slices.Sort(desired.Leaving)
 	slices.SortFunc(desired.Pods, func(a, b runtime.Pod) int { return a.Assignment.Pod.Compare(b.Assignment.Pod) })
 	maps.DeleteFunc(c.objects, func(instance string, _ *corev1.Pod) bool { return !live[instance] })
+	maps.DeleteFunc(c.pinned, func(instance string, _ *runtime.Config) bool { return !live[instance] })
 	maps.DeleteFunc(c.missing, func(instance string, _ string) bool { return !live[instance] })
 	c.agent.Sync(desired)
-}
-
-// fillConfig adds what pods may refer to. It is the same for as long as the
-// commits are the same.
-func (c *control) fillConfig(desired *runtime.Desired, snapshot api.Snapshot) {
-	if snapshot.Known() && !maps.Equal(c.config.units, snapshot.Units) {
-		next := configCache{
-			units:      maps.Clone(snapshot.Units),
-			configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
-			secrets:    map[types.NamespacedName]*corev1.Secret{},
-		}
-		for m := range api.Of[*corev1.ConfigMap](snapshot) {
-			next.configMaps[types.NamespacedName{Namespace: m.Namespace, Name: m.Name}] = m
-		}
-		for s := range api.Of[*corev1.Secret](snapshot) {
-			next.secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = s
-		}
-		c.config = next
-	}
-	desired.ConfigMaps, desired.Secrets = c.config.configMaps, c.config.secrets
-	for service := range api.Of[*corev1.Service](snapshot) {
-		desired.Services = append(desired.Services, policy.WithAddress(service, c.decided.Facts.Addresses[service.Namespace+"/"+service.Name]))
-	}
 }
 
 // object writes out the pod of an assignment, once. A template that cannot be
@@ -273,9 +244,8 @@ func (c *control) object(snapshot api.Snapshot, a api.Assignment) *corev1.Pod {
 	}
 	object, err := scheduler.PodObject(c.fleet, snapshot, a.Pod, a.Node, a.Created)
 	if err != nil {
-		var old api.Snapshot
-		if old, err = c.repo.At(a.Commit); err == nil {
-			object, err = scheduler.PodObject(c.fleet, old, a.Pod, a.Node, a.Created)
+		if snapshot, err = c.repo.At(a.Commit); err == nil {
+			object, err = scheduler.PodObject(c.fleet, snapshot, a.Pod, a.Node, a.Created)
 		}
 	}
 	if err != nil {
@@ -292,6 +262,9 @@ func (c *control) object(snapshot api.Snapshot, a api.Assignment) *corev1.Pod {
 	if a.Node == c.cfg.Node {
 		object.Status.HostIP = c.address.String()
 		object.Status.HostIPs = []corev1.HostIP{{IP: object.Status.HostIP}}
+		if config := configOf(snapshot, a.Pod, &object.Spec); config != nil {
+			c.pinned[a.Pod.Instance] = config
+		}
 	}
 	c.objects[a.Pod.Instance] = object
 	return object

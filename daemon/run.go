@@ -25,6 +25,7 @@ import (
 	"github.com/shoal-dev/shoal/gitsync"
 	"github.com/shoal-dev/shoal/gossip/identity"
 	"github.com/shoal-dev/shoal/internal/loop"
+	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/agent"
 )
 
@@ -92,7 +93,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 		machine: m, log: log, fleet: id.Fleet.ID, version: version, boot: time.Now().UnixNano(),
 		checkpoint:  checkpoint{path: cfg.decidedFile()},
 		nodeChanged: newPoke(), lookPoke: newPoke(),
-		objects: map[string]*corev1.Pod{}, missing: map[string]string{}, said: map[string]string{}, hinted: map[api.Commit]bool{}, held: map[api.Commit]bool{},
+		objects: map[string]*corev1.Pod{}, pinned: map[string]*runtime.Config{}, missing: map[string]string{}, said: map[string]string{}, hinted: map[api.Commit]bool{}, held: map[api.Commit]bool{},
 	}
 	if c.part, err = m.openFleet(cfg, id, node, peerListener, c, log); err != nil {
 		return err

@@ -23,7 +23,8 @@ type Desired struct {
 	// Leaving names the instances that will be in Remove once nothing leads to
 	// them any more, sorted: what runs of them goes on, and nothing is started.
 	Leaving []string
-	// ConfigMaps and Secrets are those that pods may refer to.
+	// ConfigMaps and Secrets are those that pods may refer to, and have credentials
+	// for images in. Containers and volumes of a pod with a Config have that instead.
 	ConfigMaps map[types.NamespacedName]*corev1.ConfigMap
 	Secrets    map[types.NamespacedName]*corev1.Secret
 	// Services are those whose addresses go into environment variables
@@ -52,6 +53,17 @@ type Pod struct {
 	// spec with its nodeName, and the node's addresses in status.hostIP and
 	// status.hostIPs.
 	Object *corev1.Pod
+	// Config is what the pod refers to where that is of its own revision; nil for
+	// a pod that has the newest, Desired's, and follows it. It stays as it is for
+	// as long as the instance lives.
+	Config *Config
+}
+
+// Config is the configuration of one revision of a workload. What is not in it is
+// not there.
+type Config struct {
+	ConfigMaps []*corev1.ConfigMap `json:"configMaps,omitempty"`
+	Secrets    []*corev1.Secret    `json:"secrets,omitempty"`
 }
 
 // Instance returns the pod's UID.

@@ -17,6 +17,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 type Sources struct {
 	Desired     Desired
 	Pod         *corev1.Pod
+	Config      *Config             // of the pod's revision; nil: that of Desired
 	IPs         []string            // of the pod; nil while it has none
 	Allocatable corev1.ResourceList // of the node, where a container has no limit
 }
@@ -52,6 +53,32 @@ func Env(s Sources, c *corev1.Container) ([]string, error) {
 		}
 	}
 	return e.list(), nil
+}
+
+// ConfigMap returns the ConfigMap of a name that the pod refers to.
+func (s Sources) ConfigMap(name string) (object *corev1.ConfigMap, found bool) {
+	if s.Config == nil {
+		object, found = s.Desired.ConfigMaps[s.named(name)]
+		return object, found
+	}
+	i := slices.IndexFunc(s.Config.ConfigMaps, func(m *corev1.ConfigMap) bool { return m.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return s.Config.ConfigMaps[i], true
+}
+
+// Secret returns the Secret of a name that the pod refers to.
+func (s Sources) Secret(name string) (object *corev1.Secret, found bool) {
+	if s.Config == nil {
+		object, found = s.Desired.Secrets[s.named(name)]
+		return object, found
+	}
+	i := slices.IndexFunc(s.Config.Secrets, func(m *corev1.Secret) bool { return m.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return s.Config.Secrets[i], true
 }
 
 // NeedsIP reports whether the container's environment holds the pod's address,
@@ -125,7 +152,7 @@ func (e *environment) from(s Sources, from corev1.EnvFromSource) error {
 	switch {
 	case from.ConfigMapRef != nil:
 		ref := from.ConfigMapRef
-		object, found := s.Desired.ConfigMaps[s.named(ref.Name)]
+		object, found := s.ConfigMap(ref.Name)
 		if !found && !isTrue(ref.Optional) {
 			return fmt.Errorf("configmap %q not found", ref.Name)
 		}
@@ -134,7 +161,7 @@ func (e *environment) from(s Sources, from corev1.EnvFromSource) error {
 		}
 	case from.SecretRef != nil:
 		ref := from.SecretRef
-		object, found := s.Desired.Secrets[s.named(ref.Name)]
+		object, found := s.Secret(ref.Name)
 		if !found && !isTrue(ref.Optional) {
 			return fmt.Errorf("secret %q not found", ref.Name)
 		}
@@ -164,14 +191,14 @@ func (s Sources) value(c *corev1.Container, from *corev1.EnvVarSource) (value st
 		return value, err == nil, err
 	case from.ConfigMapKeyRef != nil:
 		ref := from.ConfigMapKeyRef
-		object, exists := s.Desired.ConfigMaps[s.named(ref.Name)]
+		object, exists := s.ConfigMap(ref.Name)
 		if exists {
 			value, found = object.Data[ref.Key]
 		}
 		return value, found, absent("configmap", ref.Name, ref.Key, exists, found || isTrue(ref.Optional))
 	case from.SecretKeyRef != nil:
 		ref := from.SecretKeyRef
-		object, exists := s.Desired.Secrets[s.named(ref.Name)]
+		object, exists := s.Secret(ref.Name)
 		if exists {
 			value, found = secretStrings(object)[ref.Key]
 		}

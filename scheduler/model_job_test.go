@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -142,20 +141,6 @@ func (m *model) runJobs(command string, args []string) (string, bool) {
 				delete(m.states, instance)
 			}
 		}
-	case "plan":
-		p := Foresee(m.snapshot(), m.board(), m.facts, m.now)
-		var out strings.Builder
-		for verb, steps := range map[string][]Step{"start": p.Start, "stop": p.Stop, "pending": p.Pending} {
-			for _, s := range steps {
-				fmt.Fprintf(&out, "%s %s: %s\n", verb, s.Pod, s.Reason)
-			}
-		}
-		for _, s := range p.Move {
-			fmt.Fprintf(&out, "move %s from %s to %s: %s\n", s.Pod, s.From, s.To, s.Reason)
-		}
-		lines := strings.SplitAfter(out.String(), "\n")
-		slices.Sort(lines)
-		return strings.Join(lines, "") + fmt.Sprintf("%d stay\n", p.Stay), true
 	default:
 		return "", false
 	}

@@ -38,6 +38,7 @@ type model struct {
 	checked  time.Time
 	acting   bool              // the leader has no quorum
 	slow     bool              // consensus grants no claim now
+	base     api.Snapshot      // before a change
 	quiet    bool              // scenarios print no decisions
 	demands  map[string]demand // by owner
 	usageAge time.Duration     // below zero: nobody tells
@@ -309,6 +310,7 @@ func (s spec) template() corev1.PodTemplateSpec {
 		}
 		t.Spec.Tolerations = append(t.Spec.Tolerations, toleration)
 	}
+	s.relate(&t)
 	if s.priority != 0 {
 		t.Spec.Priority = &s.priority
 	}

@@ -100,7 +100,9 @@ func (s placement) alike(other placement) bool {
 		(s.pod.reason == reasonLost) == (other.pod.reason == reasonLost)
 }
 
-// book makes the fleet that pods are placed on, with all that occupies it.
+// book makes the fleet that pods are placed on, with all that occupies it. What is
+// on nodes that are gone counts as gone, too: it draws nobody there by affinity, and
+// keeps nobody from what is left of its zone.
 func (p *placer) book(going []api.Removal) error {
 	nodes := make([]place.Node, len(p.in.nodes))
 	for i := range p.in.nodes {
@@ -122,9 +124,14 @@ func (p *placer) book(going []api.Removal) error {
 		}
 	}
 	for _, k := range p.kept {
-		add(k.cast, k.node)
+		if !k.lost {
+			add(k.cast, k.node)
+		}
 	}
 	for i := range going {
+		if p.in.health[going[i].Assignment.Node].Gone() {
+			continue
+		}
 		add(p.in.castKnown(going[i].Assignment.Pod), going[i].Assignment.Node)
 	}
 	for s, n := range count {

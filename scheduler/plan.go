@@ -20,6 +20,10 @@ type Plan struct {
 	Move    []Move  `json:"move"`
 	Pending []Step  `json:"pending"` // wanted, and fits nowhere
 	Stay    int     `json:"stay"`    // pods that are not touched
+	// Budgets and Quotas are those that are broken after the change, or that it
+	// breaks on the way.
+	Budgets []BudgetBreach `json:"budgets"`
+	Quotas  []QuotaBreach  `json:"quotas"`
 	// Losses are what the fleet would do if one node died after that.
 	Losses []Loss `json:"losses"`
 }
@@ -58,9 +62,8 @@ const maxRounds = 10_000
 // CronJob becomes due and no Job is late. A Job whose first pods start has
 // succeeded as a whole: what it starts after them is not foreseen.
 func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
-	before := board.Assigned.Pods
-	rest := comeToRest(snapshot, board, facts, now)
-	return compare(before, rest.board.Assigned, rest.reasons)
+	first := rest{board: board, facts: facts, now: now}
+	return foresee(api.Snapshot{}, snapshot, first, comeToRest(snapshot, board, facts, now))
 }
 
 // ForeseeChange foresees what a fleet would do when one snapshot takes the place
@@ -72,8 +75,15 @@ func ForeseeChange(old, snapshot api.Snapshot, board api.Board, facts api.Facts,
 		first = comeToRest(old, board, facts, now)
 	}
 	last := comeToRest(snapshot, first.board, first.facts, first.now)
-	p := compare(first.board.Assigned.Pods, last.board.Assigned, last.reasons)
+	p := foresee(old, snapshot, first, last)
 	p.Objects, p.Losses = compareObjects(old, snapshot), foreseeLosses(snapshot, last)
+	return p
+}
+
+// foresee says what happens to pods, budgets and quotas between two rests.
+func foresee(old, snapshot api.Snapshot, first, last rest) Plan {
+	p := compare(first.board.Assigned.Pods, last.board.Assigned, last.reasons)
+	p.Budgets, p.Quotas = compareBudgets(old, snapshot, first, last), compareQuotas(first, last)
 	return p
 }
 
@@ -83,17 +93,22 @@ type rest struct {
 	facts   api.Facts
 	now     time.Time
 	reasons map[string]string // why pods were stopped on the way, by instance
+	watch   watch
+	excess  map[*quota]*excess // at the end
 }
 
 func comeToRest(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) rest {
-	reasons := map[string]string{}
+	out := rest{reasons: map[string]string{}, watch: watch{}}
 	board = reported(board)
 	calendar := now
 	for range maxRounds {
-		set, next, wake := granting(snapshot, &board, facts, now, calendar)
+		d, in := granting(snapshot, &board, facts, now, calendar)
+		set, next, wake := d.Set, d.Facts, d.settles
 		for _, r := range set.Remove {
-			reasons[r.Assignment.Pod.Instance] = r.Reason
+			out.reasons[r.Assignment.Pod.Instance] = r.Reason
 		}
+		out.watch.see(in, &set)
+		out.excess = in.excess
 		settled := len(set.Remove) == 0 && next.Seq == facts.Seq
 		board, facts = obeyed(board, set, now), succeeded(set, next, calendar)
 		if settled && wake.IsZero() {
@@ -104,13 +119,15 @@ func comeToRest(snapshot api.Snapshot, board api.Board, facts api.Facts, now tim
 			now = wake
 		}
 	}
-	return rest{board, facts, now, reasons}
+	out.board, out.facts, out.now = board, facts, now
+	return out
 }
 
 // granting decides with a quorum that grants every claim at once.
-func granting(snapshot api.Snapshot, board *api.Board, facts api.Facts, now, calendar time.Time) (api.AssignmentSet, api.Facts, time.Time) {
+func granting(snapshot api.Snapshot, board *api.Board, facts api.Facts, now, calendar time.Time) (Decision, *input) {
+	var in *input
 	decide := func() Decision {
-		in := newInput(*board, facts, Authority{Leader: "plan", Quorate: true}, now)
+		in = newInput(*board, facts, Authority{Leader: "plan", Quorate: true}, now)
 		in.calendar = calendar
 		return schedule(snapshot, in)
 	}
@@ -119,7 +136,7 @@ func granting(snapshot api.Snapshot, board *api.Board, facts api.Facts, now, cal
 		board.Claims = Grant(board.Claims, d.Claims)
 		d = decide()
 	}
-	return d.Set, d.Facts, d.settles
+	return d, in
 }
 
 // succeeded is the memory after the Jobs whose first pods have been given nodes
@@ -191,7 +208,7 @@ func obeyed(board api.Board, set api.AssignmentSet, now time.Time) api.Board {
 }
 
 func compare(former []api.Assignment, after api.AssignmentSet, reasons map[string]string) Plan {
-	p := Plan{Start: []Step{}, Stop: []Step{}, Move: []Move{}, Pending: []Step{}, Losses: []Loss{}}
+	p := Plan{Start: []Step{}, Stop: []Step{}, Move: []Move{}, Pending: []Step{}, Budgets: []BudgetBreach{}, Quotas: []QuotaBreach{}, Losses: []Loss{}}
 	p.Objects = compareObjects(api.Snapshot{}, api.Snapshot{})
 	before := make(map[string]bool, len(former))
 	for _, a := range former {

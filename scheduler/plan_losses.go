@@ -23,6 +23,8 @@ type Loss struct {
 	// Missing are pods that would run nowhere until the node is back, or there
 	// is room.
 	Missing []Step `json:"missing"`
+	// Budgets are met with the node, and not without it.
+	Budgets []BudgetBreach `json:"budgets"`
 }
 
 // foreseeLosses lets each node die on paper.
@@ -37,14 +39,16 @@ func foreseeLosses(snapshot api.Snapshot, at rest) []Loss {
 		}
 		return strings.Compare(a, b)
 	})
-	health := healthByName(at.board)
+	health, budgets := healthByName(at.board), at.guarded(snapshot)
 	out := []Loss{}
 	for _, name := range nodes[:min(len(nodes), mostLosses)] {
 		if health[name].Gone() {
 			continue
 		}
-		loss := foreseeLoss(snapshot, at, name)
-		i := slices.IndexFunc(out, func(other Loss) bool { return slices.Equal(other.Missing, loss.Missing) })
+		loss := foreseeLoss(snapshot, at, budgets, name)
+		i := slices.IndexFunc(out, func(other Loss) bool {
+			return slices.Equal(other.Missing, loss.Missing) && slices.Equal(other.Budgets, loss.Budgets)
+		})
 		if i < 0 {
 			out = append(out, loss)
 			continue
@@ -59,7 +63,7 @@ func foreseeLosses(snapshot api.Snapshot, at rest) []Loss {
 	return out
 }
 
-func foreseeLoss(snapshot api.Snapshot, at rest, name string) Loss {
+func foreseeLoss(snapshot api.Snapshot, at rest, budgets guarded, name string) Loss {
 	board := at.board
 	died := at.now.Add(time.Minute)
 	now := died.Add(time.Minute)
@@ -75,7 +79,7 @@ func foreseeLoss(snapshot api.Snapshot, at rest, name string) Loss {
 	}
 	after := comeToRest(snapshot, board, at.facts, now)
 
-	loss := Loss{Nodes: []string{name}, Missing: []Step{}}
+	loss := Loss{Nodes: []string{name}, Missing: []Step{}, Budgets: lostBudgets(budgets, snapshot, after)}
 	before := make(map[string]bool, len(at.board.Assigned.Pods))
 	for _, a := range at.board.Assigned.Pods {
 		before[a.Pod.Instance] = true

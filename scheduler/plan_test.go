@@ -25,7 +25,7 @@ func TestForesee(t *testing.T) {
 	m.commitSpec(spec{kind: "ReplicaSet", name: "big", revision: "a", replicas: 2, cpu: "1500m"})
 	got := Foresee(m.snapshot(), m.board(), m.facts, m.now)
 	want := Plan{
-		Objects: compareObjects(api.Snapshot{}, api.Snapshot{}), Move: []Move{}, Losses: []Loss{},
+		Objects: compareObjects(api.Snapshot{}, api.Snapshot{}), Move: []Move{}, Losses: []Loss{}, Budgets: []BudgetBreach{}, Quotas: []QuotaBreach{},
 		Start: []Step{
 			{"ns/Deployment/web[0]", "b", "n1", reasonRollout},
 			{"ns/Deployment/web[1]", "b", "n1", reasonRollout},

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -14,7 +15,8 @@ import (
 
 // A quota is a ResourceQuota and what of it is used, by the pods that have nodes,
 // those that are going, and those that are to start. Pods that have ended use
-// nothing. Source: Kubernetes, "Resource Quotas".
+// nothing, and neither do those on nodes that are gone: others are to take their
+// place. Source: Kubernetes, "Resource Quotas".
 type quota struct {
 	object *corev1.ResourceQuota
 	hard   map[corev1.ResourceName]int64 // of what pods can use
@@ -39,9 +41,13 @@ func quotas(snapshot api.Snapshot) map[string][]*quota {
 	return out
 }
 
-// amountOfQuota is a quantity in the unit of Mold.Requests.
+// amountOfQuota is a quantity in the unit of Mold.Requests, or the most that can be
+// counted.
 func amountOfQuota(name corev1.ResourceName, quantity resource.Quantity) int64 {
 	if strings.HasSuffix(string(name), "cpu") {
+		if quantity.CmpInt64(math.MaxInt64/1000) > 0 {
+			return math.MaxInt64
+		}
 		return quantity.MilliValue()
 	}
 	return quantity.Value()
@@ -132,11 +138,8 @@ func (q *quota) charge(m *api.Mold) {
 // refuse says why one more pod would be too much, "" when it is not.
 func (q *quota) refuse(m *api.Mold) string {
 	var asked, used, limited []string
-	for _, name := range slices.Sorted(maps.Keys(q.hard)) {
+	for _, name := range q.lacks(m) {
 		amount, _ := usedBy(name, m)
-		if amount == 0 || q.used[name]+amount <= q.hard[name] {
-			continue
-		}
 		hard := q.object.Spec.Hard[name]
 		asked = append(asked, string(name)+"="+quantityOf(name, amount))
 		used = append(used, string(name)+"="+quantityOf(name, q.used[name]))
@@ -165,7 +168,10 @@ func (in *input) chargeAll(kept []*pod, going []api.Removal) {
 	if in.quotas == nil {
 		return
 	}
-	charge := func(c *cast, namespace string) {
+	charge := func(c *cast, node, namespace string) {
+		if in.health[node].Gone() {
+			return
+		}
 		for _, q := range in.quotas[namespace] {
 			if c.booked() != nil && q.covers(c.mold) {
 				q.charge(c.mold)
@@ -173,11 +179,11 @@ func (in *input) chargeAll(kept []*pod, going []api.Removal) {
 		}
 	}
 	for _, k := range kept {
-		charge(k.cast, k.Namespace)
+		charge(k.cast, k.node, k.Namespace)
 	}
 	for i := range going {
-		p := going[i].Assignment.Pod
-		charge(in.castKnown(p), p.Namespace)
+		a := &going[i].Assignment
+		charge(in.castKnown(a.Pod), a.Node, a.Pod.Namespace)
 	}
 }
 
@@ -197,8 +203,11 @@ func (p *placer) withinQuota(starts []placement) []placement {
 		}
 		reason := ""
 		for _, q := range of {
-			if reason == "" && q.covers(s.cast.mold) {
-				reason = q.refuse(s.cast.mold)
+			if reason != "" || !q.covers(s.cast.mold) {
+				continue
+			}
+			if reason = q.refuse(s.cast.mold); reason != "" {
+				p.in.exceeds(q, s.cast.mold)
 			}
 		}
 		if reason != "" {
@@ -216,9 +225,12 @@ func (p *placer) withinQuota(starts []placement) []placement {
 }
 
 // quotaObjects are the ResourceQuotas with what is used of them.
-func quotaObjects(snapshot api.Snapshot, set api.AssignmentSet) []api.KubeObject {
-	all := quotas(snapshot)
-	use := func(p api.Pod) {
+func (in *input) quotaObjects(snapshot api.Snapshot) []api.KubeObject {
+	all, set := quotas(snapshot), &in.board.Assigned
+	use := func(p api.Pod, node string) {
+		if in.health[node].Gone() {
+			return
+		}
 		m, kept := set.Molds[p.MoldKey()]
 		for _, q := range all[p.Namespace] {
 			if kept && q.covers(&m) {
@@ -228,11 +240,11 @@ func quotaObjects(snapshot api.Snapshot, set api.AssignmentSet) []api.KubeObject
 	}
 	for i := range set.Pods {
 		if set.Pods[i].Ended == "" {
-			use(set.Pods[i].Pod)
+			use(set.Pods[i].Pod, set.Pods[i].Node)
 		}
 	}
 	for i := range set.Remove {
-		use(set.Remove[i].Assignment.Pod)
+		use(set.Remove[i].Assignment.Pod, set.Remove[i].Assignment.Node)
 	}
 	var out []api.KubeObject
 	for _, namespace := range slices.Sorted(maps.Keys(all)) {

@@ -20,7 +20,7 @@ import (
 // comment says what it shows, "script" holds one command a line, and "want" the
 // transcript. Commands:
 //
-//	node NAME [cpu=N] [pods=N] [taint=KEY] [disk=Q]
+//	node NAME [cpu=N] [pods=N] [taint=KEY] [disk=Q] [zone=Z]
 //	git KIND NAME rev=R [replicas=N] [surge=X] [unavailable=X] [cpu=Q] ...
 //	rm KIND NAME                 take it out of Git
 //	unknown | known              whether the desired state can be read
@@ -55,6 +55,8 @@ import (
 //	deployment NAME              print the status of a Deployment, and alarms about rollouts
 //	lostcontainers OWNER         its nodes know nothing any more of its pods that ended
 //	plan                         print what would come of it
+//	base                         what is in Git now is what a change begins with
+//	change                       print which budgets and quotas a change breaks
 //	taint | untaint NAME KEY     with the effect NoExecute
 //	pdb NAME [app=OWNER] [min=X] [max=X] [always=true]  a PodDisruptionBudget
 //	pdbs                         print the status of the PodDisruptionBudgets
@@ -104,6 +106,9 @@ func (m *model) run(command string, args []string) (string, error) {
 	case "node":
 		options := pairs(args[1:])
 		m.addNode(arg(0), number(options["cpu"], 4), number(options["pods"], 110), options["taint"])
+		if zone := options["zone"]; zone != "" {
+			m.nodes[arg(0)].Labels["zone"] = zone
+		}
 		if disk := options["disk"]; disk != "" {
 			m.nodes[arg(0)].Allocatable[corev1.ResourceEphemeralStorage] = resource.MustParse(disk)
 		}
@@ -166,6 +171,9 @@ func (m *model) run(command string, args []string) (string, error) {
 			return text, nil
 		}
 		if text, known := m.runSettings(command, args); known {
+			return text, nil
+		}
+		if text, known := m.runPlans(command); known {
 			return text, nil
 		}
 		if text, known := m.runQuotas(command, args); known {

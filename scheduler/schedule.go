@@ -46,6 +46,7 @@ type input struct {
 	casts   map[castKey]*cast            // of revisions in use
 	spaces  map[string]map[string]string // labels of namespaces
 	quotas  map[string][]*quota          // by namespace
+	excess  map[*quota]*excess           // of the quotas that hold pods back
 	usage   map[string]*api.Usage        // by node; nil until somebody asks
 	guards  guards
 	tainted map[string]time.Time // of facts, as of now

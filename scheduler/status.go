@@ -75,7 +75,7 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 	}
 	out = append(out, in.budgetObjects()...)
 	out = append(out, in.autoscalerObjects(snapshot, workloads, pods)...)
-	return append(out, quotaObjects(snapshot, board.Assigned)...)
+	return append(out, in.quotaObjects(snapshot)...)
 }
 
 // generation counts a Deployment's revisions; the scheduler is never behind it.

@@ -30,8 +30,9 @@ func planCommand() *cobra.Command {
 		Short: "Show what manifests would start, stop and move, before they are committed",
 		Long: "Plan checks a folder as `shoal check` does, and then shows what a fleet would do\n" +
 			"if it were committed: which objects differ, which pods start, stop and move, and\n" +
-			"to where, what does not fit and why, and what would run nowhere if a node died\n" +
-			"after that. Nothing is changed.\n\n" +
+			"to where, what does not fit and why, which PodDisruptionBudgets and\n" +
+			"ResourceQuotas that breaks, and what would be missing if a node died after\n" +
+			"that. Nothing is changed.\n\n" +
 			"The folder is read as it is on disk, or with --head as it is in a commit. The\n" +
 			"fleet is the one that the daemon on this machine belongs to; with --nodes it is\n" +
 			"made of the nodes in a file, as `kubectl get nodes -o yaml` prints them, and runs\n" +

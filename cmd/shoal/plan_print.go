@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/shoal-dev/shoal/scheduler"
@@ -42,6 +43,34 @@ func podLines(p scheduler.Plan) (out []planLine) {
 	return out
 }
 
+// guardLines are the budgets and quotas that are broken.
+func guardLines(p scheduler.Plan) (out []planLine) {
+	for _, b := range p.Budgets {
+		out = append(out, budgetLine(b))
+	}
+	for _, q := range p.Quotas {
+		why := "there is not enough of its " + strings.Join(q.Resources, ", ")
+		if q.Before > 0 {
+			why += fmt.Sprintf("; %d waited before the change", q.Before)
+		}
+		out = append(out, planLine{"!", fmt.Sprintf("ResourceQuota %s holds %d pods back", q.Quota, q.Pods), why})
+	}
+	return out
+}
+
+// budgetLine says how a budget is broken. Where no pods are counted there are no
+// numbers.
+func budgetLine(b scheduler.BudgetBreach) planLine {
+	what, why := "PodDisruptionBudget "+b.Budget, b.Reason
+	if b.Wants > 0 {
+		what += fmt.Sprintf(" asks for %d healthy pods and has %d", b.Wants, b.Healthy)
+	}
+	if b.Already {
+		why += "; so it was before the change"
+	}
+	return planLine{"!", what, why}
+}
+
 // summary counts what a plan does.
 func summary(p scheduler.Plan) string {
 	out := fmt.Sprintf("%d pods start, %d stop, %d stay, %d do not fit", len(p.Start), len(p.Stop), p.Stay, len(p.Pending))
@@ -66,16 +95,27 @@ func lossLine(l scheduler.Loss) string {
 	return fmt.Sprintf("without %s %d pods do not run", who, len(l.Missing))
 }
 
+// missingLines are what is missing without a node.
+func missingLines(l scheduler.Loss) (out []planLine) {
+	for _, s := range l.Missing {
+		out = append(out, planLine{"!", s.Pod, s.Reason})
+	}
+	for _, b := range l.Budgets {
+		out = append(out, budgetLine(b))
+	}
+	return out
+}
+
 func printPlan(w io.Writer, p scheduler.Plan) error {
 	var b strings.Builder
-	for _, l := range append(objectLines(p.Objects), podLines(p)...) {
+	for _, l := range slices.Concat(objectLines(p.Objects), podLines(p), guardLines(p)) {
 		fmt.Fprintf(&b, "%s %s: %s\n", l.sign, l.what, l.why)
 	}
 	fmt.Fprintln(&b, summary(p))
 	for _, l := range p.Losses {
 		fmt.Fprintln(&b, lossLine(l))
-		for _, s := range l.Missing {
-			fmt.Fprintf(&b, "  ! %s: %s\n", s.Pod, s.Reason)
+		for _, line := range missingLines(l) {
+			fmt.Fprintf(&b, "  %s %s: %s\n", line.sign, line.what, line.why)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -104,17 +144,19 @@ func printPlanMarkdown(w io.Writer, p scheduler.Plan) error {
 	}
 	table("object", objectLines(p.Objects))
 	table("pod", podLines(p))
+	table("budget or quota", guardLines(p))
 	if len(p.Losses) > 0 {
 		fmt.Fprint(&b, "\nIf a node dies after that:\n\n")
 	}
 	for _, l := range p.Losses {
 		fmt.Fprintf(&b, "- %s\n", cell(lossLine(l)))
-		for i, s := range l.Missing {
+		lines := missingLines(l)
+		for i, line := range lines {
 			if i == mostRows {
-				fmt.Fprintf(&b, "  - and %d more\n", len(l.Missing)-i)
+				fmt.Fprintf(&b, "  - and %d more\n", len(lines)-i)
 				break
 			}
-			fmt.Fprintf(&b, "  - %s: %s\n", cell(s.Pod), cell(s.Reason))
+			fmt.Fprintf(&b, "  - %s: %s\n", cell(line.what), cell(line.why))
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -100,27 +100,35 @@ func (a *admission) admit(o *api.Object) {
 // podSpec returns the spec of the pods that an object makes, and where in the
 // object it stands; nil for one that makes none.
 func podSpec(object api.KubeObject) (*corev1.PodSpec, string) {
-	const template = "spec.template.spec"
+	if pod, ok := object.(*corev1.Pod); ok {
+		return &pod.Spec, "spec"
+	}
+	template, path := podTemplate(object)
+	if template == nil {
+		return nil, ""
+	}
+	return &template.Spec, path + ".spec"
+}
+
+// podTemplate returns the template of the pods that an object makes, and where in
+// the object it stands; nil for one that has none.
+func podTemplate(object api.KubeObject) (*corev1.PodTemplateSpec, string) {
+	const path = "spec.template"
 	switch o := object.(type) {
-	case *corev1.Pod:
-		return &o.Spec, "spec"
 	case *corev1.ReplicationController:
-		if o.Spec.Template == nil {
-			return nil, ""
-		}
-		return &o.Spec.Template.Spec, template
+		return o.Spec.Template, path
 	case *appsv1.Deployment:
-		return &o.Spec.Template.Spec, template
+		return &o.Spec.Template, path
 	case *appsv1.ReplicaSet:
-		return &o.Spec.Template.Spec, template
+		return &o.Spec.Template, path
 	case *appsv1.DaemonSet:
-		return &o.Spec.Template.Spec, template
+		return &o.Spec.Template, path
 	case *appsv1.StatefulSet:
-		return &o.Spec.Template.Spec, template
+		return &o.Spec.Template, path
 	case *batchv1.Job:
-		return &o.Spec.Template.Spec, template
+		return &o.Spec.Template, path
 	case *batchv1.CronJob:
-		return &o.Spec.JobTemplate.Spec.Template.Spec, "spec.jobTemplate.spec.template.spec"
+		return &o.Spec.JobTemplate.Spec.Template, "spec.jobTemplate.spec.template"
 	}
 	return nil, ""
 }

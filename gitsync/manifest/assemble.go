@@ -36,6 +36,7 @@ func Assemble(unit string, commit api.Commit, files []Decoded) (api.Snapshot, []
 	problems = append(problems, clashes(objects)...)
 	objects, refused := admit(objects)
 	problems = append(problems, refused...)
+	mixConfiguration(objects)
 	return api.NewSnapshot(map[string]api.Commit{unit: commit}, objects), api.SortInvalid(problems)
 }
 

@@ -238,6 +238,7 @@ func check(value api.KubeObject, kind kube.Kind) (found []finding) {
 		})
 	}
 	found = append(found, checkMeta(value)...)
+	found = append(found, checkRollOnConfig(value, kind.GroupVersionKind.Kind)...)
 	kube.Default(value)
 	for _, e := range kube.Validate(value) {
 		if value.GetName() == "" && e.Field == "metadata.name" {

@@ -42,10 +42,11 @@ func (a *admission) tooMany(q *corev1.ResourceQuota, name corev1.ResourceName, o
 	used := int64(0)
 	for _, o := range objects {
 		n := api.QuotaOf(o, name)
-		if used += n; n > 0 && used > hard.Value() {
+		if n > 0 && n > hard.Value()-used { // their sum may be more than can be counted
 			a.refuse(o, "", fmt.Sprintf("exceeded quota: %s/%s allows %s of %s", q.Namespace, q.Name, hard.String(), name))
 			return
 		}
+		used += n
 	}
 }
 

@@ -61,6 +61,8 @@ var commands = map[string]command{
 	"heal":      {"heal: one network again", func(f *Fleet, _ []string) (string, error) { f.Heal(); return "", nil }},
 	"loss":      {"loss SHARE: of packets", loss},
 	"git":       {"git away [NODE...]|back: the Git host, from these nodes or all", gitHost},
+	"fail":      {"fail POD...: their containers end with an error", failPods},
+	"env":       {"env NAME: what it is for each pod that runs", func(f *Fleet, args []string) (string, error) { return f.env(args), nil }},
 	"fill":      {"fill NODE...: their disks take no commit", each(func(f *Fleet, n *node) { n.mirror.fill(true) })},
 	"free":      {"free NODE...: there is space again", each(func(f *Fleet, n *node) { n.mirror.fill(false) })},
 	"drain":     {"drain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "true"}) })},
@@ -405,6 +407,42 @@ func onNodes(f *Fleet, args []string) (string, error) {
 		return nil
 	})
 	return "", nil
+}
+
+// failPods ends the containers of pods, by identity.
+func failPods(f *Fleet, args []string) (string, error) {
+	f.referee.disturb()
+	for _, id := range args {
+		found := false
+		for _, n := range f.nodes {
+			for _, c := range n.containers() {
+				if c.Assignment.Pod.Identity.String() == id {
+					n.engine.Crash(c.ID, 1)
+					found = true
+				}
+			}
+		}
+		if !found {
+			return "", fmt.Errorf("no pod %s runs", id)
+		}
+	}
+	return "", nil
+}
+
+// env shows a variable of every container that runs, by pod.
+func (f *Fleet) env(names []string) string {
+	var rows []string
+	for _, n := range f.nodes {
+		for _, c := range n.containers() {
+			for _, v := range n.engine.Env(c.ID) {
+				if name, value, _ := strings.Cut(v, "="); slices.Contains(names, name) {
+					rows = append(rows, fmt.Sprintf("%-28s %s, attempt %d\n", c.Assignment.Pod.Identity, value, c.Attempt))
+				}
+			}
+		}
+	}
+	slices.Sort(rows)
+	return strings.Join(rows, "")
 }
 
 // table shows what runs: for each workload how many pods, and of which commit

@@ -24,9 +24,10 @@ func (a *Agent) memory(instance string) memory {
 
 // recorded is the pod's record on disk.
 type recorded struct {
-	Assignment api.Assignment `json:"assignment"`
-	Object     *corev1.Pod    `json:"object"`
-	Admitted   time.Time      `json:"admitted"`
+	Assignment api.Assignment  `json:"assignment"`
+	Object     *corev1.Pod     `json:"object"`
+	Config     *runtime.Config `json:"config,omitempty"`
+	Admitted   time.Time       `json:"admitted"`
 }
 
 func (m memory) path(parts ...string) string {
@@ -59,11 +60,11 @@ func (m memory) record() (*runtime.Pod, time.Time) {
 	if !m.read("pod.json", &r) || r.Object == nil {
 		return nil, time.Time{}
 	}
-	return &runtime.Pod{Assignment: r.Assignment, Object: r.Object}, r.Admitted
+	return &runtime.Pod{Assignment: r.Assignment, Object: r.Object, Config: r.Config}, r.Admitted
 }
 
 func (m memory) setRecord(p runtime.Pod, admitted time.Time) error {
-	return m.write("pod.json", recorded{p.Assignment, p.Object, admitted})
+	return m.write("pod.json", recorded{p.Assignment, p.Object, p.Config, admitted})
 }
 
 // removing returns when the removal of the pod began.

@@ -95,6 +95,16 @@ func (m *Memory) Crash(id string, code int32) {
 	}
 }
 
+// Env returns the environment of a container, nil when there is none of this ID.
+func (m *Memory) Env(id string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.containers[id]; c != nil {
+		return slices.Clone(c.spec.Env)
+	}
+	return nil
+}
+
 // Reboot ends every container at once, and whoever watches is cut off.
 func (m *Memory) Reboot() {
 	m.SetDown(true)

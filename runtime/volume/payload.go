@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/shoal-dev/shoal/runtime"
 )
@@ -72,7 +71,7 @@ func projected(s runtime.Sources, out payload, p *corev1.ProjectedVolumeSource) 
 }
 
 func configMap(s runtime.Sources, out payload, name string, items []corev1.KeyToPath, usual int32, optional bool) error {
-	object, found := s.Desired.ConfigMaps[types.NamespacedName{Namespace: s.Pod.Namespace, Name: name}]
+	object, found := s.ConfigMap(name)
 	data := map[string][]byte{}
 	if found {
 		for k, v := range object.Data {
@@ -84,7 +83,7 @@ func configMap(s runtime.Sources, out payload, name string, items []corev1.KeyTo
 }
 
 func secret(s runtime.Sources, out payload, name string, items []corev1.KeyToPath, usual int32, optional bool) error {
-	object, found := s.Desired.Secrets[types.NamespacedName{Namespace: s.Pod.Namespace, Name: name}]
+	object, found := s.Secret(name)
 	var data map[string][]byte
 	if found {
 		data = runtime.SecretData(object)

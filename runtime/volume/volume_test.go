@@ -318,3 +318,20 @@ func TestMemory(t *testing.T) {
 		t.Error("2 MiB fit into 1 MiB")
 	}
 }
+
+// A pod with configuration of its own does not follow the newest.
+func TestUpdateOfAnOlderRevision(t *testing.T) {
+	s := sources(corev1.Volume{Name: "config", VolumeSource: configMap("c")})
+	version := func(text string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Data: map[string]string{"a": text}}
+	}
+	s.Config = &runtime.Config{ConfigMaps: []*corev1.ConfigMap{version("old")}}
+	newest := types.NamespacedName{Namespace: "default", Name: "c"}
+	s.Desired.ConfigMaps = map[types.NamespacedName]*corev1.ConfigMap{newest: version("newer")}
+	v, dir := prepared(t, s)
+	s.Desired.ConfigMaps = map[types.NamespacedName]*corev1.ConfigMap{newest: version("newest")}
+	if changed, err := v.Update(s); changed || err != nil {
+		t.Errorf("updated: %t, %v", changed, err)
+	}
+	reads(t, filepath.Join(dir, "config", "a"), "old")
+}
