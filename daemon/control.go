@@ -44,6 +44,7 @@ type control struct {
 	metrics *metrics
 	view    atomic.Pointer[view]
 	node    atomic.Pointer[api.NodeInfo]
+	marks   atomic.Pointer[Marks]
 	looking sync.Mutex                      // held by lookAtNode
 	drained atomic.Pointer[map[string]bool] // removed instances that no rule leads to any more
 	publish func()                          // pokes whoever follows the view
