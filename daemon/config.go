@@ -20,9 +20,11 @@ import (
 // Config is everything that an operator can set: in the configuration file, as
 // SHOAL_* in the environment (SHOAL_REPOSITORY_URL), or as a flag.
 type Config struct {
-	Node       string           `mapstructure:"node"`  // the node's name; the host name by default
-	State      string           `mapstructure:"state"` // folder for what must survive a reboot
-	Run        string           `mapstructure:"run"`   // folder for sockets and mounts
+	Node       string           `mapstructure:"node"`       // the node's name; the host name by default
+	State      string           `mapstructure:"state"`      // folder for what must survive a reboot
+	Run        string           `mapstructure:"run"`        // folder for sockets and mounts
+	NodeLabels []string         `mapstructure:"nodeLabels"` // key=value; see Marks
+	NodeTaints []string         `mapstructure:"nodeTaints"` // key=value:Effect or key:Effect
 	Repository RepositoryConfig `mapstructure:"repository"`
 	Containerd ContainerdConfig `mapstructure:"containerd"`
 	Network    NetworkConfig    `mapstructure:"network"`
@@ -95,6 +97,7 @@ func setDefaults(v *viper.Viper) {
 	host, _ := os.Hostname() // an empty name is caught by Validate
 	for key, value := range map[string]any{
 		"node": strings.ToLower(host), "state": "/var/lib/shoal", "run": "/run/shoal",
+		"nodeLabels": []string{}, "nodeTaints": []string{},
 		"repository.url": "", "repository.ref": "", "repository.path": "", "repository.poll": 10 * time.Second,
 		"repository.tokenFile": "", "repository.username": "", "repository.passwordFile": "", "repository.caFile": "",
 		"repository.sshKeyFile": "", "repository.knownHostsFile": "",
@@ -130,7 +133,7 @@ func LoadConfig(v *viper.Viper, file string) (Config, error) {
 	v.SetConfigType("yaml")
 	v.SetConfigFile(cmp.Or(file, DefaultFile))
 	from := "the environment and flags"
-	switch err := v.ReadInConfig(); {
+	switch err := readFile(v, v.ConfigFileUsed()); {
 	case err == nil:
 		from = v.ConfigFileUsed() + ", " + from
 	case file != "" || !errors.Is(err, os.ErrNotExist):
@@ -163,6 +166,9 @@ func (c Config) Validate() error {
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if problems := validation.IsDNS1123Subdomain(c.Node); len(problems) > 0 {
 		wrong("node: %q is no node name: %s", c.Node, problems[0])
+	}
+	if _, err := c.Marks(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Repository.URL == "" {
 		wrong("repository.url: name the Git repository to follow (--repository, SHOAL_REPOSITORY_URL or the configuration file)")

@@ -43,6 +43,7 @@ type control struct {
 	metrics *metrics
 	view    atomic.Pointer[view]
 	node    atomic.Pointer[api.NodeInfo]
+	marks   atomic.Pointer[Marks]
 	looking sync.Mutex                      // held by lookAtNode
 	drained atomic.Pointer[map[string]bool] // removed instances that no rule leads to any more
 	publish func()                          // pokes whoever follows the view
@@ -146,7 +147,7 @@ func (c *control) observe() (api.PodStates, bool) {
 // decide schedules, remembers the result, and tells what changed.
 func (c *control) decide(ctx context.Context, snapshot api.Snapshot, company fleet.View, now time.Time) time.Time {
 	a, board := company.Authority, company.Board
-	authority := scheduler.Authority{Leader: c.cfg.Node, Epoch: a.Epoch, Term: a.Term, Quorate: a.Quorate}
+	authority := scheduler.Authority{Leader: c.cfg.Node, Fleet: c.fleet, Epoch: a.Epoch, Term: a.Term, Quorate: a.Quorate}
 	d := scheduler.Schedule(snapshot, board, c.decided.Facts, authority, now)
 	if len(d.Claims) > 0 && a.Quorate && c.claim(ctx, d.Claims) {
 		board.Claims = c.part.Claims()

@@ -49,8 +49,10 @@ func EmptyDecision(cfg Config) Decision {
 		corev1.ResourcePods:             *resource.NewQuantity(110, resource.DecimalSI),
 		corev1.ResourceEphemeralStorage: resource.MustParse("1Ti"),
 	}
-	labels := map[string]string{corev1.LabelHostname: cfg.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: goruntime.GOARCH}
-	return Decision{Board: api.Board{Nodes: []api.NodeInfo{{Name: cfg.Node, Labels: labels, Capacity: capacity, Allocatable: capacity}}}}
+	marks, _ := cfg.Marks() // what is wrong in it is said when the daemon starts
+	return Decision{Board: api.Board{Nodes: []api.NodeInfo{{
+		Name: cfg.Node, Labels: marks.labels(found(cfg.Node, goruntime.GOARCH)), Taints: marks.Taints, Capacity: capacity, Allocatable: capacity,
+	}}}}
 }
 
 // Reset removes every trace of Shoal from this machine and its network

@@ -53,6 +53,10 @@ type Machine struct {
 	ContainerUsage func(groups map[string]string) map[string]map[string]usage.Counter
 	// Space reads what is left of the disk of a folder.
 	Space func(folder string) (Space, error)
+	// Changes brings configurations that take the place of the one that the daemon
+	// was started with, as far as they may: the labels and taints of the node. nil
+	// where none come.
+	Changes <-chan Config
 	// Decided is told of every decision of this node, before anybody acts on
 	// it. It must not change what it is told.
 	Decided func(Turn)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ func (c Config) ranges() ranges {
 func (c *control) lookAtNode(ctx context.Context) time.Time {
 	c.looking.Lock()
 	defer c.looking.Unlock()
-	seen := c.agent.Node(ctx)
+	seen, marks := c.agent.Node(ctx), c.marks.Load()
 	next := api.NodeInfo{
 		Name: c.cfg.Node, Peer: c.cfg.peerAddress(c.address), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
 		System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
@@ -37,9 +38,7 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 			{Type: corev1.NodeInternalIP, Address: c.address.String()},
 			{Type: corev1.NodeHostName, Address: c.cfg.Node},
 		},
-		Labels: map[string]string{
-			corev1.LabelHostname: c.cfg.Node, corev1.LabelOSStable: "linux", corev1.LabelArchStable: seen.System.Architecture,
-		},
+		Labels: marks.labels(found(c.cfg.Node, seen.System.Architecture)), Taints: slices.Clone(marks.Taints),
 		Units: map[string]api.Commit{}, Tips: map[string]api.Commit{},
 	}
 	if n := c.machine.Network; n != nil && n(c.address).IsValid() {

@@ -38,8 +38,10 @@ const (
 
 // Run runs the daemon until ctx ends, and leaves pods, rules and logs as they
 // are: the next daemon on the same state folder takes them over. It returns an
-// error when it cannot start, or when a part that it cannot do without ends.
-func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) error {
+// error when it cannot start, or when a part that it cannot do without ends. Of
+// configurations that come later it takes over what Machine.Changes says; nil for
+// none.
+func Run(ctx context.Context, cfg Config, changes <-chan Config, version string, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -47,12 +49,18 @@ func Run(ctx context.Context, cfg Config, version string, log *slog.Logger) erro
 		return errors.New("shoal run needs root rights: it makes namespaces, mounts and packet rules (try sudo)")
 	}
 	go trimMemory(ctx)
-	return Local().Run(ctx, cfg, version, log)
+	m := Local()
+	m.Changes = changes
+	return m.Run(ctx, cfg, version, log)
 }
 
 // Run runs the daemon of a machine. See the function Run.
 func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	marks, err := cfg.Marks()
+	if err != nil {
 		return err
 	}
 	for _, dir := range []string{cfg.State, cfg.Run, cfg.imagesDir()} {
@@ -117,6 +125,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	c.cfg, c.ranges, c.repo, c.address = cfg, ranges, repo, address
 	c.repo.Follow(c.gitPeers)
 	c.drained.Store(&map[string]bool{})
+	c.marks.Store(&marks)
 	c.metrics = newMetrics(c.view.Load)
 	if c.decided, err = c.checkpoint.load(); err != nil {
 		log.Warn("start without the last decisions", "reason", err)
@@ -177,6 +186,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	g.Go(func() error { return c.agent.Run(ctx) })
 	g.Go(func() error { return names.Run(ctx) })
 	g.Go(func() error { loop.Run(ctx, loop.Config{Max: nodeRefresh}, c.lookAtNode, c.lookPoke); return nil })
+	g.Go(func() error { c.follow(ctx, m.Changes); return nil })
 	g.Go(func() error { loop.Run(ctx, loop.Config{Max: time.Minute}, c.measuring()); return nil })
 	g.Go(func() error {
 		loop.Run(ctx, loop.Config{Max: time.Minute}, c.step, repo.Changed(), c.agent.Changed(), drainedPoke, c.nodeChanged, c.part.Changed())

@@ -11,6 +11,7 @@ import (
 // decides everything but what concerns exclusive pods: those stay as they are.
 type Authority struct {
 	Leader  string
+	Fleet   string // its number, which the UIDs of objects are made of; "" when it is not known
 	Epoch   uint64
 	Term    uint64
 	Quorate bool

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -42,6 +43,7 @@ type guards struct {
 	spaces map[string][]*guard  // by namespace
 	kept   map[castKey][]*guard // by revision, where all its pods have the same labels
 	asking map[askKey][]*guard  // by a label that they ask for, if they ask for one
+	byName bool                 // a selector reads labels that tell the pods of a StatefulSet apart
 }
 
 // askKey is a label with its value; no label where a selector asks for none.
@@ -56,7 +58,7 @@ func (in *input) setGuards(snapshot api.Snapshot, workloads []workload, pods map
 	in.guards = guards{}
 	for value := range api.Of[*policyv1.PodDisruptionBudget](snapshot) {
 		if in.guards.spaces == nil {
-			in.guards = guards{map[string][]*guard{}, map[castKey][]*guard{}, map[askKey][]*guard{}}
+			in.guards = guards{spaces: map[string][]*guard{}, kept: map[castKey][]*guard{}, asking: map[askKey][]*guard{}}
 		}
 		g := &guard{value: value, owners: map[api.Identity]*workload{}}
 		var err error
@@ -64,6 +66,7 @@ func (in *input) setGuards(snapshot api.Snapshot, workloads []workload, pods map
 			g.problem = err.Error()
 			g.selector = labels.Nothing()
 		}
+		in.guards.byName = in.guards.byName || readsNames(g.selector)
 		in.guards.spaces[value.Namespace] = append(in.guards.spaces[value.Namespace], g)
 	}
 	in.guards.index()
@@ -77,7 +80,7 @@ func (in *input) setGuards(snapshot api.Snapshot, workloads []workload, pods map
 			if p.lost || p.ended() {
 				continue
 			}
-			if list == nil || p.Revision != revision || !alikeLabels(p.Kind) {
+			if list == nil || p.Revision != revision || !in.guards.alikeLabels(p.Kind) {
 				in.castOf(w, p.Revision)
 				revision, list = p.Revision, in.guardsOf(p)
 			}
@@ -113,7 +116,7 @@ func (in *input) guardsOf(p *pod) []*guard {
 		out = matching(out, in.guards.asking[askKey{p.Namespace, label, value}], set)
 	}
 	slices.SortFunc(out, func(a, b *guard) int { return strings.Compare(a.value.Name, b.value.Name) })
-	if alikeLabels(p.Kind) {
+	if in.guards.alikeLabels(p.Kind) {
 		in.guards.kept[key] = out
 	}
 	return out
@@ -128,8 +131,20 @@ func matching(out, list []*guard, set labels.Set) []*guard {
 	return out
 }
 
-// alikeLabels reports whether all pods of one revision have the same labels.
-func alikeLabels(kind string) bool { return kind != "Job" && kind != "CronJob" }
+// alikeLabels reports whether all pods of one revision have the same labels, as
+// far as selectors read them.
+func (gs *guards) alikeLabels(kind string) bool {
+	return kind != "Job" && kind != "CronJob" && (kind != "StatefulSet" || !gs.byName)
+}
+
+// readsNames reports whether a selector reads a label that the pods of a
+// StatefulSet have each of its own.
+func readsNames(selector labels.Selector) bool {
+	requirements, _ := selector.Requirements()
+	return slices.ContainsFunc(requirements, func(r labels.Requirement) bool {
+		return r.Key() == appsv1.StatefulSetPodNameLabel || r.Key() == appsv1.PodIndexLabel
+	})
+}
 
 // index puts each budget under the label of its selector that the fewest others
 // ask for.
@@ -162,7 +177,7 @@ func (g *guard) matchLabels() map[string]string {
 	return g.value.Spec.Selector.MatchLabels
 }
 
-// labelsOf returns the labels of a pod, but for those that name its Job's UID.
+// labelsOf returns the labels of a pod.
 func (in *input) labelsOf(p *pod) map[string]string {
 	c := in.castKnown(p.Pod)
 	var out map[string]string
@@ -172,15 +187,31 @@ func (in *input) labelsOf(p *pod) map[string]string {
 	case c.w != nil:
 		out = podLabels(c.w, p.Revision)
 	}
-	if alikeLabels(p.Kind) {
-		return out
+	if own := in.ownLabels(p); own != nil {
+		return labels.Merge(out, own)
+	}
+	return out
+}
+
+// ownLabels are those of a pod that others of its revision do not have, as far as
+// a selector of a budget reads them; nil for none.
+func (in *input) ownLabels(p *pod) labels.Set {
+	switch {
+	case in.guards.alikeLabels(p.Kind):
+		return nil
+	case p.Kind == "StatefulSet":
+		return labels.Set{appsv1.StatefulSetPodNameLabel: p.Name(), appsv1.PodIndexLabel: p.Slot}
 	}
 	name := p.JobName()
-	all := labels.Set{batchv1.JobNameLabel: name, oldJobNameLabel: name}
-	if slot, ok := api.ParseJobSlot(p.Slot); ok && slot.Indexed {
-		all[batchv1.JobCompletionIndexAnnotation] = fmt.Sprint(slot.Index)
+	out := labels.Set{batchv1.JobNameLabel: name, oldJobNameLabel: name}
+	if fleet := in.authority.Fleet; fleet != "" {
+		uid := string(api.UID(fleet, api.Key{Group: batchv1.GroupName, Kind: "Job", Namespace: p.Namespace, Name: name}))
+		out[batchv1.ControllerUidLabel], out[oldControllerUIDLabel] = uid, uid
 	}
-	return labels.Merge(out, all)
+	if slot, ok := api.ParseJobSlot(p.Slot); ok && slot.Indexed {
+		out[batchv1.JobCompletionIndexAnnotation] = fmt.Sprint(slot.Index)
+	}
+	return out
 }
 
 // workOut works out how many pods there should be, and how many of them healthy.

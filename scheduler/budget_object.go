@@ -45,8 +45,8 @@ func (g *guard) condition(created map[string]time.Time) metav1.Condition {
 	return c
 }
 
-// Hindrances says of each node that is drained, and that budgets keep pods on,
-// which: "drain of n1 waits: PodDisruptionBudget default/db allows no disruption".
+// Hindrances says of each node that is drained, and that pods do not leave, why:
+// "drain of n1 waits: PodDisruptionBudget default/db allows no disruption".
 func Hindrances(facts api.Facts) []string {
 	var out []string
 	for _, h := range facts.Hindered {

@@ -1,7 +1,10 @@
 package scheduler
 
 import (
+	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/shoal-dev/shoal/api"
@@ -62,11 +65,44 @@ func (in *input) forSomeNode(w *workload) bool {
 	})
 }
 
-// elsewhereNow is elsewhere with the taints of the nodes: the pod could really
-// move now, were there room.
+// elsewhereNow is elsewhere with the taints of the nodes: the pod, whose node is
+// drained, could really move now, were there room. Where it could not, the reason
+// is noted.
 func (in *input) elsewhereNow(w *workload, p *pod) bool {
+	if in.bound(w, p) {
+		in.hinder(p, reasonOwnVolume)
+		return false
+	}
 	f := newFilter(in.rulesOf(w, w.target.revision))
-	return !in.bound(w, p) && slices.ContainsFunc(in.nodes, func(n node) bool { return n.unusable() == "" && f.refuse(&n) == "" })
+	count := map[string]int{}
+	for i := range in.nodes {
+		n := &in.nodes[i]
+		reason := n.unusable()
+		if reason == "" {
+			reason = f.refuse(n)
+		}
+		if reason == "" {
+			return true
+		}
+		if n.info.Name != p.node {
+			count[reason]++
+		}
+	}
+	in.hinder(p, noOtherNode(count))
+	return false
+}
+
+// noOtherNode says why a pod could be on none of the other nodes, of which so many
+// have each reason.
+func noOtherNode(count map[string]int) string {
+	parts := make([]string, 0, len(count))
+	for _, reason := range slices.Sorted(maps.Keys(count)) {
+		parts = append(parts, strconv.Itoa(count[reason])+" "+reason)
+	}
+	if len(parts) == 0 {
+		return "there is no other node"
+	}
+	return "no other node may have it: " + strings.Join(parts, ", ")
 }
 
 // reasonOf says why a pod is started in the i-th free slot.

@@ -23,6 +23,7 @@ type workload struct {
 	slots    []string
 	// beyond is how many pods more are asked for than there can be.
 	beyond int
+	queue  int // of a Job: how many of its pods may wait for a node, see share
 	// each are the claims for volumes of which every pod has its own.
 	each   []corev1.PersistentVolumeClaim
 	scaled bool // want is what an autoscaler decided, not what stands in Git
@@ -91,6 +92,7 @@ func newWorkload(object api.Object, template *corev1.PodTemplateSpec) workload {
 		object:   object,
 		template: template,
 		revision: object.Revision,
+		queue:    waitingPods,
 	}
 	w.target = w.current()
 	return w

@@ -273,7 +273,7 @@ func (r *runner) moves(p *pod) bool {
 // start starts pods for the first n pieces of work that nobody does.
 func (r *runner) start(n int) {
 	blocked := r.blocked()
-	n = min(n-len(blocked), waitingPods-r.waiting())
+	n = min(n-len(blocked), r.w.queue-r.waiting())
 	if n <= 0 || r.waits(r.run.Row, r.run.Latest) {
 		return
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 // commitBudget puts a PodDisruptionBudget into Git: of the pods of one owner, of
-// all ("app=*"), or of none ("app=").
+// all ("app=*"), of none ("app="), of those with a label ("label=KEY:VALUE"), or of
+// those of the Job with a UID ("job=NAME").
 func (m *model) commitBudget(name string, o map[string]string) {
 	m.commit++
 	value := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns"}}
@@ -27,6 +28,10 @@ func (m *model) commitBudget(name string, o map[string]string) {
 	}
 	if key, label, given := strings.Cut(o["label"], ":"); given {
 		value.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{key: label}}
+	}
+	if job, given := o["job"]; given {
+		uid := string(api.UID("fleet", api.Key{Group: "batch", Kind: "Job", Namespace: "ns", Name: job}))
+		value.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"batch.kubernetes.io/controller-uid": uid}}
 	}
 	if text, given := o["min"]; given {
 		value.Spec.MinAvailable = amount(text, "")

@@ -145,7 +145,9 @@ func (m *model) release() {
 	m.claims = next
 }
 
-func (m *model) authority() Authority { return Authority{Leader: "n1", Quorate: !m.acting} }
+func (m *model) authority() Authority {
+	return Authority{Leader: "n1", Fleet: "fleet", Quorate: !m.acting}
+}
 
 // decide decides once, and again when consensus granted what it asked for.
 func (m *model) decide() Decision {

@@ -31,7 +31,11 @@ func (e *evictor) look() {
 			e.lowest = t.Priority()
 		}
 		e.running[k.Instance] = k
-		running = append(running, place.Running{ID: k.Instance, Node: k.node, Template: t, Priority: t.Priority(), Started: k.created})
+		r := place.Running{ID: k.Instance, Node: k.node, Template: t, Priority: t.Priority(), Started: k.created}
+		if len(e.p.in.guards.spaces[k.Namespace]) > 0 {
+			r.Labels = e.p.in.ownLabels(k)
+		}
+		running = append(running, r)
 	}
 	if e.p.fleet.SetEvictable(running, e.p.in.budgets()) != nil {
 		e.left = 0

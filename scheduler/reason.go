@@ -47,5 +47,6 @@ const (
 	waitsForVolumeQuorum = "waits for a leader with a quorum: its volume has no node yet"
 	waitsForVictims      = "waits until the pods that it preempts are gone"
 	waitsForBrake        = "waits: many pods were replaced within 30 s"
+	reasonOwnVolume      = "no other node may have it: its volume is here"
 	waitsForCheck        = "waits: most nodes were lost within 30 s, and the leader has not made sure yet that it is not cut off itself"
 )

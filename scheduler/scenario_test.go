@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -58,7 +59,7 @@ import (
 //	base                         what is in Git now is what a change begins with
 //	change                       print which budgets and quotas a change breaks
 //	taint | untaint NAME KEY     with the effect NoExecute
-//	pdb NAME [app=OWNER] [min=X] [max=X] [always=true]  a PodDisruptionBudget
+//	pdb NAME [app=OWNER] [min=X] [max=X] [always=true] ...  a PodDisruptionBudget
 //	pdbs                         print the status of the PodDisruptionBudgets
 //	hpa NAME target=KIND/NAME ...  a HorizontalPodAutoscaler, see commitAutoscaler
 //	use OWNER [each=MILLI] [shared=MILLI] [memory=MIB] [only=N]  what its pods use
@@ -71,6 +72,7 @@ import (
 //	delete                       the nodes delete the volumes that are to go
 //	removed NAME                 a node was removed from the fleet
 //	recovered KIND               the ledger has lost claims
+//	notes                        print what objects say is not done of what they ask for
 //	quiet                        schedule and settle print nothing from now on
 //	summary                      print how many pods of each workload are where
 func TestScenarios(t *testing.T) {
@@ -244,6 +246,18 @@ func (m *model) runFleet(command, name string) (string, error) {
 		delete(m.nodes, name)
 	case "quiet":
 		m.quiet = true
+	case "notes":
+		var out strings.Builder
+		for _, object := range m.shown() {
+			note := object.GetAnnotations()[noteAnnotation]
+			if d, ok := object.(*appsv1.Deployment); ok && len(d.Status.Conditions) > 2 {
+				note = d.Status.Conditions[2].Message
+			}
+			if note != "" {
+				fmt.Fprintf(&out, "%s: %s\n", object.GetName(), note)
+			}
+		}
+		return out.String(), nil
 	case "summary":
 		return m.summary(), nil
 	case "claims":

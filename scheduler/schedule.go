@@ -145,6 +145,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	workloads := expand(snapshot, in.nodes)
 	r.next.Autoscalers, r.calendar = in.autoscale(snapshot, workloads, pods)
 	in.applyScale(workloads, r.next.Autoscalers)
+	in.share(workloads, pods)
 	in.readClaims(snapshot, workloads)
 	in.setGuards(snapshot, workloads, pods)
 	for i := range workloads {

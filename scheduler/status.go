@@ -28,11 +28,12 @@ const revisionAnnotation = "deployment.kubernetes.io/revision"
 // commit are then left out. Bare pods are not listed. The returned objects are
 // the caller's, what they point to is shared.
 func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit api.Commit) api.Snapshot, board api.Board, facts api.Facts, now time.Time) []api.KubeObject {
-	in := newInput(board, facts, Authority{}, now)
+	in := newInput(board, facts, Authority{Fleet: fleet}, now)
 	pods, _ := existing(in)
 	var out []api.KubeObject
 	workloads := expand(snapshot, in.nodes)
 	in.applyScale(workloads, facts.Autoscalers)
+	in.share(workloads, pods)
 	in.setGuards(snapshot, workloads, pods)
 	for _, w := range workloads {
 		mine := pods[w.id]
@@ -49,11 +50,13 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 		case *appsv1.ReplicaSet:
 			object := *value
 			w.showScale(&object)
+			w.showCut(&object)
 			object.Status = replicaSetStatus(mine, seconds(value.Spec.MinReadySeconds), now)
 			out = append(out, &object)
 		case *corev1.ReplicationController:
 			object := *value
 			w.showScale(&object)
+			w.showCut(&object)
 			s := replicaSetStatus(mine, seconds(value.Spec.MinReadySeconds), now)
 			object.Status = corev1.ReplicationControllerStatus{
 				Replicas: s.Replicas, FullyLabeledReplicas: s.FullyLabeledReplicas, ReadyReplicas: s.ReadyReplicas, AvailableReplicas: s.AvailableReplicas,
@@ -66,6 +69,7 @@ func Workloads(fleet string, snapshot api.Snapshot, at func(unit string, commit 
 		case *appsv1.StatefulSet:
 			object := statefulSetObject(value, mine, facts.Rollouts[w.id.String()], in)
 			w.showScale(object)
+			w.showCut(object)
 			out = append(out, object)
 		case *batchv1.Job:
 			out = append(out, jobObject(fleet, value, &w, mine, facts.Jobs[w.id.String()], in))
@@ -149,7 +153,7 @@ func deploymentStatus(value *appsv1.Deployment, pods []*pod, r api.Rollout, w *w
 	conditions := []appsv1.DeploymentCondition{available, progressing}
 	if w.beyond > 0 {
 		conditions = append(conditions, condition(appsv1.DeploymentReplicaFailure, true, "FailedCreate",
-			fmt.Sprintf("%d pods are not made: no more than %d are, which is what all nodes can hold and some that wait", w.beyond, w.want), "", ""))
+			w.cut(), "", ""))
 	}
 	for _, c := range conditions {
 		c.LastUpdateTime = metav1.NewTime(r.Progressed.Truncate(time.Second))
@@ -157,6 +161,24 @@ func deploymentStatus(value *appsv1.Deployment, pods []*pod, r api.Rollout, w *w
 		status.Conditions = append(status.Conditions, c)
 	}
 	return status
+}
+
+// cut says that not all pods are made that a workload asks for.
+func (w *workload) cut() string {
+	return fmt.Sprintf("%d pods are not made: no more than %d are, which is its share of what all nodes can hold and of some that wait", w.beyond, w.want)
+}
+
+// showCut notes that on an object which has no condition for it. The object is the
+// caller's.
+func (w *workload) showCut(object api.KubeObject) {
+	if w.beyond > 0 {
+		annotations := maps.Clone(object.GetAnnotations())
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[noteAnnotation] = w.cut()
+		object.SetAnnotations(annotations)
+	}
 }
 
 func condition(kind appsv1.DeploymentConditionType, ok bool, yesReason, yes, noReason, no string) appsv1.DeploymentCondition {

@@ -100,3 +100,29 @@ func BenchmarkSteady(b *testing.B) {
 		runtime.KeepAlive(copied)
 	}
 }
+
+// BenchmarkSteadyMistakes takes passes over a fleet of which 200 Deployments want a
+// million pods each: the first, which fills it, and one after that.
+func BenchmarkSteadyMistakes(b *testing.B) {
+	const nodes, deployments = 1000, 200
+	m := newModel()
+	for i := range nodes {
+		m.addNode(fmt.Sprintf("n%05d", i), 64, 30, "")
+	}
+	for i := range deployments {
+		m.commitSpec(spec{kind: "Deployment", name: fmt.Sprintf("web-%d", i), revision: "a", replicas: 1e6, cpu: "100m", history: 3, surge: "25%", unavailable: "25%"})
+	}
+	snapshot, board := m.snapshot(), m.board()
+	var facts api.Facts
+	for _, name := range []string{"first", "next"} {
+		begin := time.Now()
+		d := Schedule(snapshot, board, facts, Authority{Leader: "n00000", Quorate: true}, m.now)
+		took := time.Since(begin).Seconds()
+		if len(d.Set.Pods)+len(d.Set.Pending) > nodes*30+mostWaiting+deployments {
+			b.Fatalf("%d pods have nodes, %d wait", len(d.Set.Pods), len(d.Set.Pending))
+		}
+		note := fmt.Sprintf("%d Deployments of a million: %d pods have nodes, %d wait", deployments, len(d.Set.Pods), len(d.Set.Pending))
+		testenv.Report(b, fmt.Sprintf("mistakes_%dn_%s_s", nodes, name), "s", note, took)
+		board.Assigned, facts = d.Set, d.Facts
+	}
+}

@@ -23,7 +23,9 @@ func runCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	s := addSettings(cmd, map[string]string{
-		"node": "name of this node (default: the host name)", "repository.url": "Git repository to follow: a path or a URL",
+		"node": "name of this node (default: the host name)", "nodeLabels": "labels of this node, key=value, more with commas",
+		"nodeTaints":     "taints of this node, key=value:Effect or key:Effect, more with commas",
+		"repository.url": "Git repository to follow: a path or a URL",
 		"repository.ref": "branch or tag to follow (default: the repository's HEAD)", "repository.path": "folder in the repository",
 		"repository.poll": "how often to ask a remote repository for news", "repository.tokenFile": "file with a token for HTTPS",
 		"repository.username": "user for HTTPS or SSH", "repository.passwordFile": "file with the user's password",
@@ -51,17 +53,20 @@ func runCommand() *cobra.Command {
 		if err := cfg.SetLevel(level); err != nil {
 			return err
 		}
+		changes := make(chan daemon.Config, 1)
 		if s.v.ConfigFileUsed() != "" {
-			s.v.OnConfigChange(func(fsnotify.Event) { reload(s, level, log) })
+			s.v.OnConfigChange(func(fsnotify.Event) { reload(s, level, changes, log) })
 			s.v.WatchConfig()
 		}
-		return daemon.Run(cmd.Context(), cfg, version, log)
+		return daemon.Run(cmd.Context(), cfg, changes, version, log)
 	}
 	return cmd
 }
 
-// reload applies what may change while the daemon runs: the log level.
-func reload(s *settings, level *slog.LevelVar, log *slog.Logger) {
+// reload applies what may change while the daemon runs: the log level, and what
+// the daemon takes of the newest configuration in changes. It is not called twice
+// at a time.
+func reload(s *settings, level *slog.LevelVar, changes chan daemon.Config, log *slog.Logger) {
 	cfg, err := s.load()
 	if err == nil {
 		err = daemon.Pinned(cfg).Validate()
@@ -73,5 +78,10 @@ func reload(s *settings, level *slog.LevelVar, log *slog.Logger) {
 		log.Error("the changed configuration is not used", "reason", err)
 		return
 	}
-	log.Info("configuration was read again; all but log.level takes effect at the next start")
+	select { // nobody has looked at the one before
+	case <-changes:
+	default:
+	}
+	changes <- cfg
+	log.Info("configuration was read again; all but log.level, nodeLabels and nodeTaints takes effect at the next start")
 }

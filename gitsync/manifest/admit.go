@@ -77,8 +77,14 @@ func (a *admission) refuse(o api.Object, field, reason string) {
 // admit changes one object, or a copy of it, to what an API server makes of it.
 func (a *admission) admit(o *api.Object) {
 	if claim, ok := o.Value.(*corev1.PersistentVolumeClaim); ok {
-		a.boundClaim(*o, claim)
+		a.boundClaim(*o, "spec.resources", "the claim", claim.Spec.Resources)
 		return
+	}
+	if set, ok := o.Value.(*appsv1.StatefulSet); ok {
+		for i := range set.Spec.VolumeClaimTemplates {
+			claim := &set.Spec.VolumeClaimTemplates[i]
+			a.boundClaim(*o, fmt.Sprintf("spec.volumeClaimTemplates[%d].spec.resources", i), "the claim "+claim.Name, claim.Spec.Resources)
+		}
 	}
 	old, path := podSpec(o.Value)
 	if old == nil {

@@ -96,13 +96,13 @@ func whole(spec *corev1.PodSpec, of func(corev1.ResourceRequirements) corev1.Res
 }
 
 // boundClaim reports a claim that asks for more or less storage than its
-// namespace allows.
-func (a *admission) boundClaim(o api.Object, claim *corev1.PersistentVolumeClaim) {
-	for _, limits := range a.ranges[claim.Namespace] {
+// namespace allows: one in Git, or one that a StatefulSet makes.
+func (a *admission) boundClaim(o api.Object, field, what string, resources corev1.VolumeResourceRequirements) {
+	for _, limits := range a.ranges[o.Value.GetNamespace()] {
 		for _, item := range limits.Spec.Limits {
 			if item.Type == corev1.LimitTypePersistentVolumeClaim {
 				// Of a claim only the request counts.
-				a.bound(o, "spec.resources", "the claim", limits.Name, item, claim.Spec.Resources.Requests, claim.Spec.Resources.Requests)
+				a.bound(o, field, what, limits.Name, item, resources.Requests, resources.Requests)
 			}
 		}
 	}

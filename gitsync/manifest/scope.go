@@ -63,7 +63,7 @@ var KindScopes = []KindScope{
 	{"", "Endpoints", Planned, "only endpoints of pods receive traffic"},
 	{"discovery.k8s.io", "EndpointSlice", Planned, "only endpoints of pods receive traffic"},
 
-	{"", "Node", Out, "machines describe themselves; own labels and taints are planned as settings of the node"},
+	{"", "Node", Out, "machines describe themselves; own labels and taints are settings of the node (nodeLabels, nodeTaints)"},
 	{"", "Event", Out, "events are observed, not desired"},
 	{"", "PodTemplate", Out, "nothing uses it"},
 	{"", "Binding", Out, "use spec.nodeName"},

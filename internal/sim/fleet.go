@@ -60,12 +60,14 @@ type node struct {
 	rules   *policytest.Memory
 	fencer  *fencer
 
-	apart   bool      // from the others, by a fault of the network
-	joined  time.Time // when it was last started, or not apart any more
-	removed bool      // from the fleet
-	down    bool      // the machine is
-	killed  time.Time // when its daemon ended last
-	stalled time.Time // since when; zero when it is not
+	labels, taints []string           // of its configuration
+	changes        chan daemon.Config // to its daemon
+	apart          bool               // from the others, by a fault of the network
+	joined         time.Time          // when it was last started, or not apart any more
+	removed        bool               // from the fleet
+	down           bool               // the machine is
+	killed         time.Time          // when its daemon ended last
+	stalled        time.Time          // since when; zero when it is not
 
 	life   *life // of its daemon; nil while none runs
 	cancel context.CancelFunc
@@ -165,6 +167,7 @@ func (n *node) config() daemon.Config {
 	cfg := daemon.Default()
 	cfg.Node, cfg.Repository.URL = n.name, "sim://repository"
 	cfg.State, cfg.Run = filepath.Join(n.dir, fmt.Sprint("state", n.disks)), filepath.Join(n.dir, "run")
+	cfg.NodeLabels, cfg.NodeTaints = n.labels, n.taints
 	if n.name != "n1" {
 		cfg.Gossip.Seeds = []string{"10.1.0.1"}
 	}
@@ -209,6 +212,8 @@ func (n *node) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel, n.done = cancel, make(chan struct{})
 	m, cfg, done, life := n.machine(n.life), n.config(), n.done, n.life
+	n.changes = make(chan daemon.Config, 8)
+	m.Changes = n.changes
 	go func() {
 		err := m.Run(ctx, cfg, "sim", log)
 		if err != nil && life.alive() {

@@ -65,6 +65,8 @@ var commands = map[string]command{
 	"env":       {"env NAME: what it is for each pod that runs", func(f *Fleet, args []string) (string, error) { return f.env(args), nil }},
 	"fill":      {"fill NODE...: their disks take no commit", each(func(f *Fleet, n *node) { n.mirror.fill(true) })},
 	"free":      {"free NODE...: there is space again", each(func(f *Fleet, n *node) { n.mirror.fill(false) })},
+	"label":     {"label NODE KEY=VALUE|KEY-...: in the file of its settings", mark(func(n *node) *[]string { return &n.labels })},
+	"taint":     {"taint NODE KEY=VALUE:EFFECT|KEY-...: in the file of its settings", mark(func(n *node) *[]string { return &n.taints })},
 	"drain":     {"drain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "true"}) })},
 	"undrain":   {"undrain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "false"}) })},
 	"remove":    {"remove NODE: from the fleet, for good", each(remove)},
@@ -124,6 +126,37 @@ func each(what func(f *Fleet, n *node)) func(f *Fleet, args []string) (string, e
 				return "", fmt.Errorf("there is no node %q", name)
 			}
 			what(f, n)
+		}
+		return "", nil
+	}
+}
+
+// mark changes labels or taints of a node, as kubectl writes them, while its
+// daemon runs.
+func mark(list func(n *node) *[]string) func(f *Fleet, args []string) (string, error) {
+	return func(f *Fleet, args []string) (string, error) {
+		if len(args) < 2 || f.node(args[0]) == nil {
+			return "", errors.New("a node and what it gets are needed")
+		}
+		n := f.node(args[0])
+		marks := list(n)
+		for _, mark := range args[1:] {
+			key, gone := strings.CutSuffix(mark, "-")
+			if !gone {
+				key = mark[:max(0, strings.IndexAny(mark, "=:"))]
+			}
+			*marks = slices.DeleteFunc(slices.Clone(*marks), func(m string) bool { return m[:strings.IndexAny(m, "=:")] == key })
+			if !gone {
+				*marks = append(*marks, mark)
+			}
+		}
+		cfg := n.config()
+		if err := cfg.Validate(); err != nil {
+			return "", err
+		}
+		f.referee.disturb()
+		if n.life != nil {
+			n.changes <- cfg
 		}
 		return "", nil
 	}

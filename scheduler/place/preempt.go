@@ -19,6 +19,7 @@ type Running struct {
 	Template *Template
 	Priority int32
 	Started  time.Time
+	Labels   map[string]string // beside those of the template; budgets read them
 }
 
 // A Budget is how many pods a PodDisruptionBudget lets go now.
@@ -68,8 +69,12 @@ func (f *Fleet) SetEvictable(running []Running, budgets []Budget) error {
 		if s := f.nodes[i].slot(g); s < 0 || g.slots[s].count < listed[at] {
 			return fmt.Errorf("list evictable pods: %s is not booked on %q", r.ID, r.Node)
 		}
+		if len(r.Labels) > 0 {
+			byNode[i] = append(byNode[i], candidate{r, g, budgetsOf(list, r.Template, labels.Merge(r.Template.labels, r.Labels))})
+			continue
+		}
 		if _, known := kept[g]; !known {
-			kept[g] = budgetsOf(list, r.Template)
+			kept[g] = budgetsOf(list, r.Template, r.Template.labels)
 		}
 		byNode[i] = append(byNode[i], candidate{r, g, kept[g]})
 	}
@@ -92,10 +97,10 @@ type groupNode struct {
 	node  int32
 }
 
-func budgetsOf(list []budget, t *Template) []int32 {
+func budgetsOf(list []budget, t *Template, own labels.Set) []int32 {
 	var out []int32
 	for k := range list {
-		if list[k].namespace == t.mold.Namespace && list[k].selector.Matches(t.labels) {
+		if list[k].namespace == t.mold.Namespace && list[k].selector.Matches(own) {
 			out = append(out, int32(k))
 		}
 	}
