@@ -96,6 +96,7 @@ func (at rest) guarded(snapshot api.Snapshot) guarded {
 	pods, _ := existing(out.in)
 	out.workloads = expand(snapshot, out.in.nodes)
 	out.in.applyScale(out.workloads, at.facts.Autoscalers)
+	out.in.share(out.workloads, pods)
 	out.in.setGuards(snapshot, out.workloads, pods)
 	out.stuck, out.shared, out.selects = map[*guard]bool{}, map[*guard]bool{}, map[*guard]bool{}
 	if len(out.in.guards.spaces) > 0 {
