@@ -80,6 +80,7 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 	if !s.Observed {
 		fmt.Fprintf(w, "alarm\t%s\tthe pods of this machine have not been listed yet\n", s.Node)
 	}
+	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), done)
 	ready := 0
 	for _, p := range s.Pods {
 		if p.Ready {
@@ -113,6 +114,9 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 	}
 	return w.Flush()
 }
+
+// done reports whether a pod has done its work: nothing is wrong with it.
+func done(p daemon.PodStatus) bool { return p.Phase == string(corev1.PodSucceeded) }
 
 // printLeader says who leads, and with what right.
 func printLeader(w io.Writer, s daemon.Status) {
@@ -203,7 +207,7 @@ func printUnit(w io.Writer, u api.UnitStatus, now time.Time) {
 		fmt.Fprintf(w, "alarm\trepository\t%s\n", u.Error)
 	}
 	if bad := mistakes(u.Problems); bad > 0 {
-		fmt.Fprintf(w, "alarm\t%s\trefused: %d errors\n", u.Tip.Commit.Short(), bad)
+		fmt.Fprintf(w, "alarm\t%s\trefused: %d mistake(s)\n", u.Tip.Commit.Short(), bad)
 	}
 	for _, p := range u.Problems {
 		fmt.Fprintf(w, "\t\t%s\n", p.Error())

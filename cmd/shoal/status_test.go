@@ -28,6 +28,7 @@ func TestPrintStatus(t *testing.T) {
 		Pods: []daemon.PodStatus{
 			{Namespace: "app", Name: "a", Node: "n1", Phase: "Running", Ready: true},
 			{Namespace: "app", Name: "b", Node: "n3", Phase: "Running", Ready: true},
+			{Namespace: "app", Name: "job-x", Node: "n1", Phase: "Succeeded"}, // wants nothing any more
 		},
 	}
 	var out strings.Builder
