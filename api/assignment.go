@@ -124,8 +124,41 @@ type Facts struct {
 	// Tainted is since when each node has each of its taints that end pods, by
 	// "node key=value".
 	Tainted map[string]time.Time `json:"tainted,omitempty"`
+	// Balance is what is remembered of moving pods to nodes with more room.
+	Balance Balance `json:"balance,omitzero"`
 	// Hindered are the pods that stay on nodes that are drained, by instance.
 	Hindered map[string]Hindrance `json:"hindered,omitempty"`
+}
+
+// Balance is how far the fleet is with moving pods to nodes with more room. It is
+// zero where nobody asks for that.
+type Balance struct {
+	Calm time.Time `json:"calm,omitzero"` // since when nothing else has happened; zero while something does
+	Rest time.Time `json:"rest,omitzero"` // when the last move was over
+	// Move is the one that is under way; it has no pod when none is.
+	Move Move `json:"move,omitzero"`
+	// Failed are workloads of which a pod was moved and did not become available
+	// in its time, by Identity.String(). They are left alone for a while.
+	Failed map[string]FailedMove `json:"failed,omitempty"`
+}
+
+// Move is a pod that takes the place of one on another node.
+type Move struct {
+	Pod   Pod       `json:"pod"` // the new one
+	Old   string    `json:"old"` // instance that goes once the new one is available
+	Since time.Time `json:"since"`
+}
+
+// FailedMove is the revision of a pod that could not be moved, and when that was.
+type FailedMove struct {
+	Revision string    `json:"revision"`
+	At       time.Time `json:"at"`
+}
+
+// Equal reports whether two memories are the same.
+func (b Balance) Equal(o Balance) bool {
+	return b.Calm.Equal(o.Calm) && b.Rest.Equal(o.Rest) && b.Move.Pod == o.Move.Pod && b.Move.Old == o.Move.Old && b.Move.Since.Equal(o.Move.Since) &&
+		maps.EqualFunc(b.Failed, o.Failed, func(x, y FailedMove) bool { return x.Revision == y.Revision && x.At.Equal(y.At) })
 }
 
 // Hindrance says why a pod does not leave a node that is drained.

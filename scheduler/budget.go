@@ -51,7 +51,13 @@ type askKey struct{ namespace, label, value string }
 
 // voluntary reports whether a pod that goes for this reason goes because the
 // fleet wants it to, and not because of Git, or of what it does itself.
-func voluntary(reason string) bool { return reason == reasonDrained || reason == reasonDouble }
+func voluntary(reason string) bool {
+	switch reason {
+	case reasonDrained, reasonDouble, reasonBalanced, reasonUnmoved:
+		return true
+	}
+	return false
+}
 
 // setGuards reads the budgets, and counts the pods that they select.
 func (in *input) setGuards(snapshot api.Snapshot, workloads []workload, pods map[api.Identity][]*pod) {

@@ -81,6 +81,9 @@ func TestBudgetsHold(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			f.randomGuarded(t, name)
 		}
+		if rapid.Bool().Draw(t, "rebalance") {
+			f.commitSettings(api.FleetSpec{Rebalance: api.RebalanceGentle})
+		}
 		if err := f.settle(200); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +108,7 @@ func TestBudgetsHold(t *testing.T) {
 				}
 			}
 			f.checkBudgets(t)
-			f.now = f.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
+			f.now = f.now.Add(time.Duration(rapid.SampledFrom([]int{1, 5, 40, 40, 70}).Draw(t, "seconds")) * time.Second)
 		}
 	})
 }

@@ -155,8 +155,12 @@ func (c *change) oneEach(w *workload, pods []*pod, l *level, t template, in *inp
 
 // giveUpDouble stops a pod whose slot another one fills.
 func (c *change) giveUpDouble(p *pod, group []*pod, l *level, in *input) {
+	reason := reasonDouble
+	if p.reason == reasonBalance && !slices.ContainsFunc(group, func(other *pod) bool { return other.reason == reasonLost }) {
+		reason = reasonUnmoved
+	}
 	if p.node == "" {
-		c.stop(p, reasonDouble)
+		c.stop(p, reason)
 		return
 	}
 	for _, other := range group {
@@ -171,7 +175,7 @@ func (c *change) giveUpDouble(p *pod, group []*pod, l *level, in *input) {
 		}
 		l.available--
 	}
-	c.stop(p, reasonDouble)
+	c.stop(p, reason)
 }
 
 // moveAway moves a slot off a node that is drained: the new pod first, and the
@@ -193,7 +197,9 @@ func (c *change) moveAway(w *workload, group []*pod, l *level, t template, in *i
 	}
 	switch {
 	case arrived:
-		c.stopAll(old, reasonDrained)
+		for _, p := range old {
+			c.stop(p, p.leaves())
+		}
 		for _, p := range next[1:] {
 			c.giveUpDouble(p, next, l, in)
 		}
@@ -203,6 +209,14 @@ func (c *change) moveAway(w *workload, group []*pod, l *level, t template, in *i
 		l.moves--
 		c.start(old[0].Slot, t, reasonMove)
 	}
+}
+
+// leaves says why a pod leaves its node.
+func (p *pod) leaves() string {
+	if p.moving {
+		return reasonBalanced
+	}
+	return reasonDrained
 }
 
 // blockedSlots are the identities of a workload whose former instance may still

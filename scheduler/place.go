@@ -113,14 +113,9 @@ func (p *placer) book(going []api.Removal) error {
 		return err
 	}
 	p.fleet.Limit(mostSteps)
-	type spot struct {
-		template *place.Template
-		node     string
-	}
-	count := map[spot]int{}
 	add := func(c *cast, node string) {
 		if t := c.booked(); t != nil {
-			count[spot{t, node}]++
+			p.fleet.Book(t, node, 1)
 		}
 	}
 	for _, k := range p.kept {
@@ -133,9 +128,6 @@ func (p *placer) book(going []api.Removal) error {
 			continue
 		}
 		add(p.in.castKnown(going[i].Assignment.Pod), going[i].Assignment.Node)
-	}
-	for s, n := range count {
-		p.fleet.Book(s.template, s.node, n)
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func granting(snapshot api.Snapshot, board *api.Board, facts api.Facts, now, cal
 	var in *input
 	decide := func() Decision {
 		in = newInput(*board, facts, Authority{Leader: "plan", Quorate: true}, now)
-		in.calendar = calendar
+		in.calendar, in.foreseen = calendar, true
 		return schedule(snapshot, in)
 	}
 	d := decide()

@@ -24,7 +24,8 @@ type pod struct {
 	state     *api.PodState // what its node says of it; nil until it has said something
 	lost      bool          // its node is gone: what is known of the pod is old
 	stopped   bool          // it is told to stop now
-	leaving   bool          // its node is drained
+	leaving   bool          // its node is drained, or it is moved
+	moving    bool          // it is moved, see rebalance.go
 	charged   bool          // to the budgets that select it
 	evicted   bool          // a taint of its node ends it
 	granted   bool          // its budgets let it leave its node

@@ -14,6 +14,7 @@ const (
 	reasonLost     = "the node of the pod before it was lost"
 	reasonMove     = "the node of the pod before it is drained"
 	reasonRetry    = "the pod before it failed"
+	reasonBalance  = "it has more room here: the fleet is balanced"
 
 	// Why a pod stops.
 	reasonGone         = "the workload is no longer in Git"
@@ -26,6 +27,8 @@ const (
 	reasonNodeMismatch = "the node no longer matches the DaemonSet"
 	reasonDouble       = "its slot was filled elsewhere while its node was away"
 	reasonDrained      = "its node is drained"
+	reasonBalanced     = "moved to balance the fleet"
+	reasonUnmoved      = "it was to balance the fleet, and is not wanted or not available in its time"
 	reasonTainted      = "its node has a taint that it does not tolerate, or not for longer"
 	reasonPreempted    = "preempted: a pod of a higher priority needs its room"
 	reasonOutclaimed   = "another node holds the claim of its identity"

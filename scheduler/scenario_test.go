@@ -72,6 +72,7 @@ import (
 //	delete                       the nodes delete the volumes that are to go
 //	removed NAME                 a node was removed from the fleet
 //	recovered KIND               the ledger has lost claims
+//	live DURATION                go on as the leader would, and print what is decided when
 //	notes                        print what objects say is not done of what they ask for
 //	quiet                        schedule and settle print nothing from now on
 //	summary                      print how many pods of each workload are where
@@ -189,6 +190,9 @@ func (m *model) run(command string, args []string) (string, error) {
 		}
 		if text, known := m.runAutoscalers(command, args); known {
 			return text, nil
+		}
+		if text, known, err := m.runBalance(command, args); known {
+			return text, err
 		}
 		return m.runFleet(command, arg(0))
 	}

@@ -52,6 +52,12 @@ type input struct {
 	tainted map[string]time.Time // of facts, as of now
 	// fallback are the revisions that workloads had before their rollouts.
 	fallback []api.Pod
+	// balances says that pods move to nodes with more room, balance is the memory of
+	// it as of now, and moving the pod that does. Where nothing more than the next
+	// decisions is foreseen, no move begins.
+	balances, foreseen bool
+	balance            api.Balance
+	moving             *pod
 	// hindered are the pods that stay on nodes that are drained, by instance.
 	hindered map[string]api.Hindrance
 	// changed says that the pods that have nodes are not those of the decision
@@ -146,6 +152,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	r.next.Autoscalers, r.calendar = in.autoscale(snapshot, workloads, pods)
 	in.applyScale(workloads, r.next.Autoscalers)
 	in.share(workloads, pods)
+	in.followMove(workloads, pods)
 	in.readClaims(snapshot, workloads)
 	in.setGuards(snapshot, workloads, pods)
 	for i := range workloads {
@@ -164,6 +171,7 @@ func schedule(snapshot api.Snapshot, in *input) Decision {
 	d.Set.Remove = in.remove(removals, r.stops)
 	placed := assignPods(in, r.kept, d.Set.Remove, r.starts)
 	d.Set.Remove = in.remove(d.Set.Remove, placed.evicted)
+	r.rebalance(&d, placed, workloads)
 	d.Set.Pods, d.Set.Pending, d.Claims = r.assigned(placed), placed.pending, placed.claims
 	d.Set.Molds = in.molds(&d.Set)
 	d.Release = spentClaims(&d, in)
@@ -405,6 +413,6 @@ func sameFacts(a, b api.Facts) bool {
 				x.Complete == y.Complete && x.Current == y.Current && x.Failed == y.Failed && x.Back == y.Back && x.Mark == y.Mark && slices.Equal(x.History, y.History)
 		}) && maps.EqualFunc(a.Volumes, b.Volumes, api.Volume.Equal) && slices.EqualFunc(a.Discards, b.Discards, api.Discard.Equal) &&
 		maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal) &&
-		maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted) &&
+		a.Balance.Equal(b.Balance) && maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted) &&
 		maps.EqualFunc(a.Autoscalers, b.Autoscalers, api.Autoscaling.Equal)
 }

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/internal/testenv"
@@ -68,6 +70,7 @@ func BenchmarkSteady(b *testing.B) {
 		}
 		note := fmt.Sprintf("%d Deployments of 100", pods/100)
 		testenv.Report(b, fmt.Sprintf("steady_%dn_%dp_s", nodes, pods), "s", note, took...)
+		benchBalanced(b, snapshot, board, facts, now)
 		if nodes != 5000 {
 			continue
 		}
@@ -124,5 +127,38 @@ func BenchmarkSteadyMistakes(b *testing.B) {
 		note := fmt.Sprintf("%d Deployments of a million: %d pods have nodes, %d wait", deployments, len(d.Set.Pods), len(d.Set.Pending))
 		testenv.Report(b, fmt.Sprintf("mistakes_%dn_%s_s", nodes, name), "s", note, took)
 		board.Assigned, facts = d.Set, d.Facts
+	}
+}
+
+// benchBalanced takes a full pass over a fleet at rest that looks for a pod to be
+// moved, where nothing is to be gained, and over one to which a node has come.
+func benchBalanced(b *testing.B, snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) {
+	b.Helper()
+	objects := slices.Collect(snapshot.Objects())
+	objects = append(objects, api.Object{
+		GVK: api.FleetKind, Value: &api.Fleet{ObjectMeta: metav1.ObjectMeta{Name: "home"}, Spec: api.FleetSpec{Rebalance: api.RebalanceGentle}},
+	})
+	snapshot = api.NewSnapshot(snapshot.Units, objects)
+	facts.Balance = api.Balance{Calm: now.Add(-time.Hour)}
+	facts = Schedule(snapshot, board, facts, Authority{Leader: "n00000", Quorate: true}, now).Facts // it has seen all objects
+	nodes, pods := len(board.Nodes), len(board.Assigned.Pods)
+	for _, name := range []string{"rest", "node"} {
+		var took []float64
+		var d Decision
+		for range 7 {
+			runtime.GC()
+			begin := time.Now()
+			d = Schedule(snapshot, board, facts, Authority{Leader: "n00000", Quorate: true}, now)
+			took = append(took, time.Since(begin).Seconds())
+		}
+		if moves := len(d.Set.Pods) - pods; moves != map[string]int{"rest": 0, "node": 1}[name] {
+			b.Fatalf("%s: %d moves", name, moves)
+		}
+		testenv.Report(b, fmt.Sprintf("balance_%s_%dn_%dp_s", name, nodes, pods), "s", "a pass that looks for a pod to be moved", took...)
+		added := board.Nodes[0]
+		added.Name = "new"
+		added.Labels = map[string]string{corev1.LabelHostname: "new"}
+		board.Nodes = append(slices.Clip(board.Nodes), added)
+		board.Pods = append(slices.Clip(board.Pods), api.PodStates{Node: "new", Seq: api.Seq{N: 1}})
 	}
 }

@@ -153,7 +153,7 @@ func (r *referee) saw(n *node, c runtimetest.Change) {
 		delete(r.running, key)
 		quiet := r.isQuiet()
 		r.mu.Unlock()
-		if quiet {
+		if quiet && r.fleet.git.newest().snapshot.Settings().Rebalance != api.RebalanceGentle { // then pods move by themselves
 			r.accuse("%s: a container of %s is ended, though nothing happened for %s", n.name, a.Pod.Identity, settled)
 		}
 		return

@@ -26,6 +26,7 @@ type ranking struct {
 	off     []bool  // by node: it lacks the label of a soft constraint
 	crowd   []int64 // by node: how many pods soft constraints count, weighed
 	round   int32
+	taken   int32 // the node that was taken since crowd was worked out; -1 for none
 
 	leastCrowd, mostCrowd int64 // of the nodes that can be had
 
@@ -258,6 +259,7 @@ func (k *ranking) best() int32 {
 // take books a replica on a node.
 func (k *ranking) take(i int32) {
 	k.f.book(k.g, i, 1)
+	k.taken = i
 	if k.spreads {
 		k.mates[i]++
 		k.queue.sink[k.queue.lane[i]] += perZone

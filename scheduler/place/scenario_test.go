@@ -2,6 +2,7 @@ package place
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ import (
 //	release POD NODE [N]
 //	place POD [N] [careful] [within=NODE,...] [volume=KEY:VALUE]
 //	each POD NODE...         one on each of these nodes
+//	move POD FROM TO,... [zones]  where it moves to
 //	score POD                print the scores of the nodes that can be had
 //	run POD NODE ID [AT]     one runs there since AT seconds and may be evicted
 //	budget NAMESPACE KEY=VALUE|all|none N
@@ -210,6 +212,8 @@ func (s *scene) do(command string, args []string) string {
 			fmt.Fprintf(&out, "%s: %s\n", args[k+1], reason)
 		}
 		return out.String()
+	case "move":
+		return s.fleet.Move(s.demand(args[:1]), args[1], strings.Split(args[2], ","), slices.Contains(args[3:], "zones")) + "\n"
 	case "score":
 		return s.score(s.demand(args))
 	case "run":

@@ -219,26 +219,49 @@ const million = 1_000_000
 // constraints count there, and the extremes of that.
 // Source: Kubernetes, "Pod Topology Spread Constraints", and
 // kube-scheduler's PodTopologySpread: a domain weighs more the more there are.
+//
+// While the same nodes can be had, a replica changes only what is counted in its
+// own domains.
 func (k *ranking) scoreSpread() {
-	if k.changed {
+	switch {
+	case k.changed:
 		k.weighDomains()
-	}
-	k.steps += int64(len(k.had))
-	lowest, highest := int64(math.MaxInt64), int64(0)
-	for i, had := range k.had {
-		if !had || k.off[i] {
-			continue
+		for i := range k.crowd {
+			k.crowdAt(int32(i))
 		}
-		sum := int64(million / 2)
+	case k.taken >= 0:
 		for c := range k.soft {
 			s := &k.soft[c]
-			sum += int64(s.n[s.topo.of[i]])*s.weight + int64(s.maxSkew-1)*million
+			if d := s.topo.of[k.taken]; d >= 0 && s.self > 0 {
+				for _, i := range s.topo.members(d) {
+					k.crowdAt(i)
+				}
+			}
 		}
-		sum /= million
-		k.crowd[i] = sum
-		lowest, highest = min(lowest, sum), max(highest, sum)
+	}
+	k.taken = -1
+	k.steps += int64(len(k.had))
+	lowest, highest := int64(math.MaxInt64), int64(0)
+	for i, crowd := range k.crowd {
+		if k.had[i] && !k.off[i] {
+			lowest, highest = min(lowest, crowd), max(highest, crowd)
+		}
 	}
 	k.leastCrowd, k.mostCrowd = lowest, highest
+}
+
+// crowdAt works out how many pods soft constraints count on a node.
+func (k *ranking) crowdAt(i int32) {
+	k.steps++
+	if !k.had[i] || k.off[i] {
+		return
+	}
+	sum := int64(million / 2)
+	for c := range k.soft {
+		s := &k.soft[c]
+		sum += int64(s.n[s.topo.of[i]])*s.weight + int64(s.maxSkew-1)*million
+	}
+	k.crowd[i] = sum / million
 }
 
 // weighDomains gives each soft constraint the weight that follows from how many
