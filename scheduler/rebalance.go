@@ -187,8 +187,8 @@ func (r *round) calm(removals []api.Removal) bool {
 		_, owner, _ := strings.Cut(id, "/")
 		held := rollout.Started.Add(rollTime)
 		switch set := strings.HasPrefix(owner, "StatefulSet/"); {
-		case rollout.Complete, set && !in.now.Before(held):
-			continue
+		case rollout.Complete, rollout.Failed, set && !in.now.Before(held):
+			continue // one that has failed may stay so for as long as nobody commits
 		case set: // a partition may hold it for as long as somebody likes
 			r.calendar = earliest(r.calendar, held)
 		}
