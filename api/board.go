@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -54,9 +55,26 @@ type NodeInfo struct {
 // PodStates is what a node says of its pods: everything that routing and
 // scheduling need, a digest and never a spec. Written by that node only.
 type PodStates struct {
-	Seq  Seq        `json:"seq"`
-	Node string     `json:"node"`
-	Pods []PodState `json:"pods"` // sorted by Pod; every pod the machine holds, wanted or not
+	Seq  Seq    `json:"seq"`
+	Node string `json:"node"`
+	// BootID is that of the machine when it said so, see corev1.NodeSystemInfo.
+	BootID string     `json:"bootID,omitempty"`
+	Pods   []PodState `json:"pods"` // sorted by Pod; every pod the machine holds, wanted or not
+}
+
+// After returns what is left of the states once the machine says that it is of a
+// certain boot: nothing that ran before runs now, whatever the machine says of it
+// when it has looked.
+func (s PodStates) After(bootID string) PodStates {
+	if bootID == "" || s.BootID == "" || s.BootID == bootID {
+		return s
+	}
+	pods := slices.Clone(s.Pods)
+	for i := range pods {
+		pods[i].Ready, pods[i].ReadyAt = false, time.Time{}
+	}
+	s.Pods = pods
+	return s
 }
 
 // PodState is the digest of one pod on its node.

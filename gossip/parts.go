@@ -189,11 +189,13 @@ func DecodeFacts(d Document) (api.Facts, error) {
 
 // statesParts are PodStates by instance.
 type statesParts struct {
+	BootID string `json:"bootID,omitempty"`
+
 	Pods map[string]api.PodState `json:"pods,omitempty"`
 }
 
 func encodeStates(previous Document, states api.PodStates) (Document, error) {
-	p := statesParts{Pods: make(map[string]api.PodState, len(states.Pods))}
+	p := statesParts{BootID: states.BootID, Pods: make(map[string]api.PodState, len(states.Pods))}
 	for _, s := range states.Pods {
 		p.Pods[s.Pod.Instance] = s
 	}
@@ -209,7 +211,7 @@ func decodeStates(d Document) (api.PodStates, error) {
 	if err := d.decode(&p); err != nil {
 		return api.PodStates{}, fmt.Errorf("decode the states of pods: %w", err)
 	}
-	out := api.PodStates{Pods: make([]api.PodState, 0, len(p.Pods))}
+	out := api.PodStates{BootID: p.BootID, Pods: make([]api.PodState, 0, len(p.Pods))}
 	for _, instance := range slices.Sorted(maps.Keys(p.Pods)) {
 		out.Pods = append(out.Pods, p.Pods[instance])
 	}

@@ -32,7 +32,7 @@ func (c *Core) Board() api.Board {
 		var states api.PodStates
 		if r := c.records.Get(id, States); r.Body.Known() && r.Value(&states) == nil {
 			states.Node = p.Name
-			b.Pods = append(b.Pods, states)
+			b.Pods = append(b.Pods, states.After(info.System.BootID))
 		}
 		var usage api.Usage
 		if r := c.records.Get(id, Usage); r.Body.Known() && r.Value(&usage) == nil {

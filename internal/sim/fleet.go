@@ -66,6 +66,7 @@ type node struct {
 	joined         time.Time          // when it was last started, or not apart any more
 	removed        bool               // from the fleet
 	down           bool               // the machine is
+	boots          int                // how often it was started
 	killed         time.Time          // when its daemon ended last
 	stalled        time.Time          // since when; zero when it is not
 
@@ -229,9 +230,11 @@ func (n *node) kill() { n.fell(n.fleet.net.Kill) }
 // crash ends the whole machine without a word.
 func (n *node) crash() {
 	n.fell(n.fleet.net.Crash)
+	n.boots++
 	n.fencer.clear()
 	n.engine.Reboot()
 	n.network.Reboot()
+	n.rules.Flush()
 	n.logs.Reboot()
 	_ = os.RemoveAll(n.config().Run)
 }

@@ -67,6 +67,8 @@ var commands = map[string]command{
 	"free":      {"free NODE...: there is space again", each(func(f *Fleet, n *node) { n.mirror.fill(false) })},
 	"label":     {"label NODE KEY=VALUE|KEY-...: in the file of its settings", mark(func(n *node) *[]string { return &n.labels })},
 	"taint":     {"taint NODE KEY=VALUE:EFFECT|KEY-...: in the file of its settings", mark(func(n *node) *[]string { return &n.taints })},
+	"hide":      {"hide NODE...: their containers are out of reach for their daemons", each(func(f *Fleet, n *node) { f.referee.disturb(); n.engine.SetDown(true) })},
+	"reveal":    {"reveal NODE...: and within reach again", each(func(f *Fleet, n *node) { f.referee.disturb(); n.engine.SetDown(false) })},
 	"drain":     {"drain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "true"}) })},
 	"undrain":   {"undrain NODE", each(func(f *Fleet, n *node) { f.ask(n, "/drain", map[string]string{"on": "false"}) })},
 	"remove":    {"remove NODE: from the fleet, for good", each(remove)},

@@ -88,6 +88,7 @@ func New(cfg Config) (*Agent, error) {
 		down:      errors.New("not asked yet"),
 	}
 	a.machine = readMachine()
+	a.machine.system.BootID = a.cfg.BootID
 	if a.cfg.Allocatable == nil {
 		a.cfg.Allocatable = a.machine.capacity(cfg.StateDir)
 	}
@@ -115,11 +116,11 @@ func (a *Agent) Sync(d runtime.Desired) {
 }
 
 // States returns the digest of every pod the machine holds or should, sorted by
-// Pod. Seq is left to the caller.
+// Pod, as of this boot of the machine. Seq is left to the caller.
 func (a *Agent) States() api.PodStates {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := api.PodStates{Node: a.cfg.Node, Pods: make([]api.PodState, 0, len(a.reports))}
+	out := api.PodStates{Node: a.cfg.Node, BootID: a.machine.system.BootID, Pods: make([]api.PodState, 0, len(a.reports))}
 	for _, r := range a.reports {
 		out.Pods = append(out.Pods, r.state)
 	}

@@ -58,6 +58,8 @@ type Config struct {
 	// Boot is a clock that never steps and that counts while the machine sleeps;
 	// nil means the machine's own.
 	Boot func() time.Duration
+	// BootID names this boot of the machine; "" means what the kernel says.
+	BootID string
 	// Confined agents touch nothing but their folders: they watch for no archives
 	// of images and mount nothing, so that pods with volumes in memory fail.
 	Confined bool
@@ -171,6 +173,9 @@ func (c *Config) complete() error {
 	}
 	if c.Boot == nil {
 		c.Boot = fencer.Now
+	}
+	if c.BootID == "" {
+		c.BootID = word("/proc/sys/kernel/random/boot_id")
 	}
 	if c.Workers == 0 {
 		c.Workers = 8

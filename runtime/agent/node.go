@@ -37,7 +37,6 @@ func readMachine() machine {
 	m := machine{system: corev1.NodeSystemInfo{
 		MachineID:       word("/etc/machine-id"),
 		SystemUUID:      word("/sys/class/dmi/id/product_uuid"),
-		BootID:          word("/proc/sys/kernel/random/boot_id"),
 		KernelVersion:   word("/proc/sys/kernel/osrelease"),
 		OSImage:         osImage(),
 		OperatingSystem: goruntime.GOOS,
