@@ -52,5 +52,6 @@ func (m *model) commitSettings(spec api.FleetSpec) {
 func (m *model) randomSettings(t *rapid.T) {
 	m.commitSettings(api.FleetSpec{
 		OnFailedRollout: rapid.SampledFrom([]api.FailedRollout{api.FailedRolloutNone, api.FailedRolloutBack}).Draw(t, "onFailedRollout"),
+		Rebalance:       rapid.SampledFrom([]api.Rebalance{api.RebalanceNone, api.RebalanceGentle}).Draw(t, "rebalance"),
 	})
 }

@@ -183,7 +183,8 @@ func (r *round) calm(removals []api.Removal) bool {
 			return false
 		}
 	}
-	for id, rollout := range r.next.Rollouts { // the order does not matter
+	finished := true
+	for id, rollout := range r.next.Rollouts { // all of them: the order does not matter
 		_, owner, _ := strings.Cut(id, "/")
 		held := rollout.Started.Add(rollTime)
 		switch set := strings.HasPrefix(owner, "StatefulSet/"); {
@@ -192,7 +193,7 @@ func (r *round) calm(removals []api.Removal) bool {
 		case set: // a partition may hold it for as long as somebody likes
 			r.calendar = earliest(r.calendar, held)
 		}
-		return false
+		finished = false
 	}
-	return !slices.ContainsFunc(r.kept, func(p *pod) bool { return p.lost })
+	return finished && !slices.ContainsFunc(r.kept, func(p *pod) bool { return p.lost })
 }
