@@ -60,7 +60,7 @@ test: ## run all tests but the long ones, as root
 e2e-full: ## run the end-to-end tests, long ones included, as root
 	scripts/setup.sh test
 	$(MAKE) --no-print-directory keeper
-	PATH="$$PATH:$(CURDIR)/bin" SHOAL_E2E=full go test -timeout 80m -tags=$(TAGS),e2e -p 1 -count=1 -v ./e2e/...
+	PATH="$$PATH:$(CURDIR)/bin" SHOAL_E2E=full go test -timeout 80m -tags=$(TAGS),e2e -p 2 -count=1 -v ./e2e/...
 
 .PHONY: sim
 sim: ## run fleets in virtual time: 2,000 seeds of the pure cores, 200 of whole fleets
