@@ -75,7 +75,7 @@ race: ## run the tests that start no processes with the race detector (needs a C
 golden: ## rewrite golden files; review the diff
 	go test ./scheduler ./scheduler/place ./internal/sim -run Scenarios -update
 	go test ./gitsync/manifest -run Golden -update
-	go test ./gitsync -run Corpus -update
+	go test ./gitsync -run 'Corpus|Layout' -update
 	go test ./cmd/shoal -run GoldenPlans -update
 
 .PHONY: props

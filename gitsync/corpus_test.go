@@ -2,20 +2,15 @@ package gitsync
 
 import (
 	"context"
-	"flag"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/internal/scenario"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files of testdata")
 
 // corpus holds manifests that nobody of this project wrote. It is only read.
 const corpus = "../../shared/corpus"
@@ -46,19 +41,7 @@ func TestCorpus(t *testing.T) {
 		}
 	}
 	golden := filepath.Join("testdata", "corpus.golden")
-	if *update {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	scenario.Golden(t, golden, b.String())
 }
 
 func report(t *testing.T, b *strings.Builder, repository, dir string) {

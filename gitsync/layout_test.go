@@ -2,16 +2,15 @@ package gitsync
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 
 	"github.com/shoal-dev/shoal/api"
+	"github.com/shoal-dev/shoal/internal/scenario"
 )
 
 func sortedUnique(names []string) []string {
@@ -22,40 +21,14 @@ func sortedUnique(names []string) []string {
 // Each archive is a repository; its comment's last line is the sync path, and
 // "want" is what becomes of it.
 func TestLayout(t *testing.T) {
-	paths, err := filepath.Glob("testdata/layout/*.txtar")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no archives: %v", err)
-	}
-	for _, name := range paths {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			root := t.TempDir()
-			want, kept := "", archive.Files[:0]
-			for _, f := range archive.Files {
-				if f.Name == "want" {
-					want = string(f.Data)
-					continue
-				}
-				kept = append(kept, f)
-				work{t, root}.write(f.Name, string(f.Data))
-			}
-			lines := strings.Split(strings.TrimSpace(string(archive.Comment)), "\n")
-			got := checkText(t, root, strings.TrimPrefix(lines[len(lines)-1], "path: "))
-			if *update {
-				archive.Files = append(kept, txtar.File{Name: "want", Data: []byte(got)})
-				if err := os.WriteFile(name, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-		})
-	}
+	scenario.Run(t, "testdata/layout/*.txtar", func(t *testing.T, c scenario.Case) string {
+		root := t.TempDir()
+		for _, f := range c.Sections {
+			work{t, root}.write(f.Name, string(f.Data))
+		}
+		lines := strings.Split(strings.TrimSpace(c.Comment), "\n")
+		return checkText(t, root, strings.TrimPrefix(lines[len(lines)-1], "path: "))
+	})
 }
 
 func checkText(t *testing.T, root, dir string) string {

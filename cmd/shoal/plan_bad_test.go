@@ -8,10 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gitsync"
+	"github.com/shoal-dev/shoal/internal/scenario"
 	"github.com/shoal-dev/shoal/scheduler"
 )
 
@@ -66,19 +65,7 @@ func TestGoldenBadInput(t *testing.T) {
 				}
 			}
 			golden := strings.TrimSuffix(file, ".yaml") + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), out.String()); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			scenario.Golden(t, golden, out.String())
 		})
 	}
 }

@@ -2,15 +2,13 @@ package main
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gitsync"
+	"github.com/shoal-dev/shoal/internal/scenario"
 	"github.com/shoal-dev/shoal/scheduler"
 )
 
@@ -41,19 +39,7 @@ func TestGoldenChange(t *testing.T) {
 				t.Fatal(err)
 			}
 			golden := "testdata/change/plan." + form
-			if *update {
-				if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), out.String()); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			scenario.Golden(t, golden, out.String())
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,11 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/gitsync"
 	"github.com/shoal-dev/shoal/gitsync/render"
+	"github.com/shoal-dev/shoal/internal/scenario"
 	"github.com/shoal-dev/shoal/internal/testenv"
 	"github.com/shoal-dev/shoal/scheduler"
 )
@@ -29,8 +27,6 @@ func TestMain(m *testing.M) {
 	}
 	m.Run()
 }
-
-var update = flag.Bool("update", false, "rewrite the golden plans of testdata")
 
 // planned are the folders with golden plans: each of examples-repo, and those of
 // the corpus that a node accepts.
@@ -79,19 +75,7 @@ func TestGoldenPlans(t *testing.T) {
 				t.Fatal(err)
 			}
 			golden := "testdata/plans/" + name + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), out.String()); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", folder, diff)
-			}
+			scenario.Golden(t, golden, out.String())
 		})
 	}
 }

@@ -5,6 +5,7 @@
 //	scenario.Run(t, "testdata/*.txtar", func(t *testing.T, s scenario.Case) string {
 //		return transcript(t, s.Text("script"))
 //	})
+//	scenario.Golden(t, "testdata/all.txt", out)
 //	go test ./package -run TestScenarios -update // and review the diff
 package scenario
 
@@ -20,7 +21,7 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-var update = flag.Bool("update", false, "rewrite what the scenarios want; review the diff")
+var update = flag.Bool("update", false, "rewrite what scenarios and golden files want; review the diff")
 
 // A Case is one archive.
 type Case struct {
@@ -83,5 +84,24 @@ func run(t *testing.T, file string, play func(t *testing.T, c Case) string) {
 		if diff := cmp.Diff(string(archive.Files[want].Data), got); diff != "" {
 			t.Errorf("%s\n%s\n(-want +got):\n%s", c.Comment, c.Text("script"), diff)
 		}
+	}
+}
+
+// Golden compares what came of a test with what a file holds. With the flag -update
+// it writes that into the file instead.
+func Golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
