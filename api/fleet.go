@@ -18,6 +18,14 @@ type Fleet struct {
 	Spec FleetSpec `json:"spec,omitzero"`
 }
 
+// A FleetList is how the API lists Fleets.
+type FleetList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []Fleet `json:"items"`
+}
+
 // FleetSpec is what a fleet is to do beyond what its workloads say.
 type FleetSpec struct {
 	// OnFailedRollout is what becomes of a Deployment whose rollout has missed its
@@ -52,6 +60,21 @@ func (f *Fleet) DeepCopyObject() runtime.Object {
 	}
 	out := *f
 	f.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	return &out
+}
+
+// DeepCopyObject returns a copy that shares nothing with l.
+func (l *FleetList) DeepCopyObject() runtime.Object {
+	if l == nil {
+		return nil
+	}
+	out := *l
+	l.ListMeta.DeepCopyInto(&out.ListMeta)
+	out.Items = make([]Fleet, len(l.Items))
+	for i := range l.Items {
+		out.Items[i] = l.Items[i]
+		l.Items[i].ObjectMeta.DeepCopyInto(&out.Items[i].ObjectMeta)
+	}
 	return &out
 }
 

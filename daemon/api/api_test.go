@@ -269,7 +269,9 @@ func TestAnswers(t *testing.T) {
 	f := newFleet(t)
 	two := testPod("two", "Running", nil)
 	two.Spec.Containers = append(two.Spec.Containers, corev1.Container{Name: "d"})
-	f.show(testPod("web-1", "Running", map[string]string{"app": "web"}), two)
+	settings := &api.Fleet{ObjectMeta: metav1.ObjectMeta{Name: "home"}}
+	settings.SetGroupVersionKind(api.FleetKind)
+	f.show(testPod("web-1", "Running", map[string]string{"app": "web"}), two, settings)
 	const asTable = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 	tests := []struct {
 		name, path, accept string
@@ -294,6 +296,9 @@ func TestAnswers(t *testing.T) {
 		{"a log", "/api/v1/namespaces/ns/pods/web-1/log", "*/*", 200, "a line"},
 		{"a log of one of two containers", "/api/v1/namespaces/ns/pods/two/log", "*/*", 400, "choose one of: [c d]"},
 		{"a log with bad options", "/api/v1/namespaces/ns/pods/web-1/log?tailLines=-1", "*/*", 400, "tailLines"},
+		{"settings of the fleet", "/apis/fleet.shoal.dev/v1alpha1/fleets", "application/json", 200, `"kind":"FleetList"`},
+		{"settings, which have no protobuf form", "/apis/fleet.shoal.dev/v1alpha1/fleets/home", "application/vnd.kubernetes.protobuf,application/yaml", 200, "kind: Fleet"},
+		{"settings in protobuf alone", "/apis/fleet.shoal.dev/v1alpha1/fleets", "application/vnd.kubernetes.protobuf", 406, "ask for application/json"},
 		{"discovery", "/apis/apps/v1", "application/json", 200, `"name":"deployments"`},
 		{"groups", "/apis", "application/json", 200, `"name":"apps"`},
 		{"OpenAPI", "/openapi/v3/api/v1", "application/json", 200, "io.k8s.api.core.v1.Pod"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/internal/kube"
 )
 
@@ -23,9 +25,18 @@ type format struct {
 	partial bool // PartialObjectMetadata
 }
 
+// negotiateFor is negotiate for objects of a kind: those of this program's own have
+// no protobuf form.
+func negotiateFor(r *http.Request, kind kube.Kind) (format, error) {
+	if kind.Group == api.FleetKind.Group {
+		return negotiate(r, runtime.ContentTypeProtobuf)
+	}
+	return negotiate(r)
+}
+
 // negotiate chooses the first of the formats that the client accepts that can
-// be had. No Accept header means JSON.
-func negotiate(r *http.Request) (format, error) {
+// be had, without some. No Accept header means JSON.
+func negotiate(r *http.Request, without ...string) (format, error) {
 	accept := r.Header.Get("Accept")
 	if accept == "" {
 		accept = "application/json"
@@ -52,7 +63,7 @@ func negotiate(r *http.Request) (format, error) {
 		default:
 			continue
 		}
-		if f.table && media != runtime.ContentTypeJSON {
+		if f.table && media != runtime.ContentTypeJSON || slices.Contains(without, media) {
 			continue
 		}
 		info, found := runtime.SerializerInfoForMediaType(kube.Codecs().SupportedMediaTypes(), media)

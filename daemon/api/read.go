@@ -16,7 +16,7 @@ import (
 )
 
 func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, q request) {
-	f, err := negotiate(r)
+	f, err := negotiateFor(r, q.kind)
 	if err != nil {
 		s.fail(w, r, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "get", q.kind.Resource().GroupResource(), q.name, err.Error(), 0, false))
 		return
@@ -37,7 +37,7 @@ func (s *Server) serveGet(w http.ResponseWriter, r *http.Request, q request) {
 }
 
 func (s *Server) serveList(w http.ResponseWriter, r *http.Request, q request) {
-	f, err := negotiate(r)
+	f, err := negotiateFor(r, q.kind)
 	if err != nil {
 		s.fail(w, r, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "list", q.kind.Resource().GroupResource(), "", err.Error(), 0, false))
 		return

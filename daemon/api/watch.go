@@ -42,7 +42,7 @@ type watcher struct {
 }
 
 func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, q request) {
-	f, err := negotiate(r)
+	f, err := negotiateFor(r, q.kind)
 	if err == nil && f.StreamSerializer == nil {
 		err = fmt.Errorf("%s cannot be streamed", f.MediaType)
 	}

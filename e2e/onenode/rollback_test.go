@@ -77,6 +77,8 @@ func TestRollback(t *testing.T) {
 	}
 	m.shows(t, []shown{
 		{"get fleet", []string{`^e2e +rollback +none`}},
+		{"get fleets -o yaml", []string{`^    onFailedRollout: rollback$`}},
+		{"describe fleet e2e", []string{`^  On Failed Rollout: +rollback$`}},
 		{"get deployment hello", []string{`^hello +2/2 +0 +2`}},
 		{"describe deployment hello", []string{`Progressing +False +ProgressDeadlineExceeded`, `ProgressDeadlineExceeded.*made no progress`, `DeploymentRollback.*` + good[:7]}},
 		{"rollout history deployment hello", []string{`^1 `, `^2 `}},

@@ -12,7 +12,7 @@ import (
 // addFleet registers the one kind that is not Kubernetes': it has no internal
 // version.
 func addFleet(s *runtime.Scheme) error {
-	s.AddKnownTypeWithName(api.FleetKind, &api.Fleet{})
+	s.AddKnownTypes(api.FleetKind.GroupVersion(), &api.Fleet{}, &api.FleetList{})
 	metav1.AddToGroupVersion(s, api.FleetKind.GroupVersion())
 	return nil
 }

@@ -109,6 +109,11 @@ func TestKinds(t *testing.T) {
 		}
 		Default(object)
 		Validate(object)
+		list := k.GroupVersionKind
+		list.Kind += "List"
+		if _, err := Scheme().New(list); err != nil {
+			t.Error(err)
+		}
 		if got, found := Resource(k.Resource()); !found || got.GroupVersionKind != k.GroupVersionKind {
 			t.Errorf("resource %s is not %s", k.Resource(), k.GroupVersionKind)
 		}
