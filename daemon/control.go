@@ -27,26 +27,28 @@ import (
 // control is the loop that decides. Its fields below the line belong to the
 // goroutine that runs step.
 type control struct {
-	cfg     Config
-	ranges  ranges
-	fleet   string
-	version string
-	log     *slog.Logger
-	machine Machine
-	repo    Repository
-	part    *fleet.Fleet // this node's part in its fleet
-	agent   *agent.Agent
-	events  *events
-	others  *others    // events of other nodes
-	address netip.Addr // of this node
-	boot    int64      // when this daemon started, in Unix nanoseconds
-	metrics *metrics
-	view    atomic.Pointer[view]
-	node    atomic.Pointer[api.NodeInfo]
-	marks   atomic.Pointer[Marks]
-	looking sync.Mutex                      // held by lookAtNode
-	drained atomic.Pointer[map[string]bool] // removed instances that no rule leads to any more
-	publish func()                          // pokes whoever follows the view
+	cfg      Config
+	ranges   ranges
+	fleet    string
+	version  string
+	log      *slog.Logger
+	machine  Machine
+	repo     Repository
+	part     *fleet.Fleet // this node's part in its fleet
+	agent    *agent.Agent
+	events   *events
+	others   *others    // events of other nodes
+	address  netip.Addr // of this node
+	boot     int64      // when this daemon started, in Unix nanoseconds
+	metrics  *metrics
+	view     atomic.Pointer[view]
+	node     atomic.Pointer[api.NodeInfo]
+	marks    atomic.Pointer[Marks]
+	precise  atomic.Pointer[api.Usage]       // what this node has measured last
+	measured measured                        // what the others have
+	looking  sync.Mutex                      // held by lookAtNode
+	drained  atomic.Pointer[map[string]bool] // removed instances that no rule leads to any more
+	publish  func()                          // pokes whoever follows the view
 	// nodeChanged is poked when the node's record changed.
 	nodeChanged chan struct{}
 	lookPoke    chan struct{} // asks for the node's record to be made anew

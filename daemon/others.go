@@ -35,9 +35,17 @@ type eventsQuestion struct {
 
 // answer answers a question of another node.
 func (c *control) answer(_ context.Context, _, kind string, question []byte) ([]byte, error) {
-	if kind != askEvents {
-		return nil, errors.New("this daemon does not know the question: it may be older than the one that asks")
+	switch kind {
+	case askEvents:
+		return c.answerEvents(question)
+	case askUsage:
+		return c.answerUsage()
 	}
+	return nil, errors.New("this daemon does not know the question: it may be older than the one that asks")
+}
+
+// answerEvents tells another node of events.
+func (c *control) answerEvents(question []byte) ([]byte, error) {
 	var q eventsQuestion
 	if err := json.Unmarshal(question, &q); err != nil {
 		return nil, fmt.Errorf("read the question: %w", err)
@@ -62,16 +70,38 @@ func newOthers(changed func()) *others {
 	return &others{changed: changed, byNode: map[string]map[string]*corev1.Event{}}
 }
 
-// gather asks all nodes that are there for their events, when events are wanted.
+// gather asks the other nodes for what a client wants of a kind, where that is known
+// to each node alone.
 func (c *control) gather(ctx context.Context, kind string) {
-	v := c.view.Load()
-	if kind != "Event" || v == nil || len(v.board.Nodes) < 2 {
-		return
+	switch kind {
+	case "Event":
+		c.gatherEvents(ctx)
+	case "NodeMetrics", "PodMetrics":
+		c.gatherUsage(ctx)
 	}
+}
+
+func (c *control) gatherEvents(ctx context.Context) {
 	o := c.others
 	o.gathering.Lock()
 	defer o.gathering.Unlock()
 	if time.Since(o.asked) < gatherAfter {
+		return
+	}
+	c.askAll(ctx, askEvents, func(node string) any { return eventsQuestion{Since: o.newest(node)} }, func(node string, raw []byte) {
+		var events []*corev1.Event
+		if json.Unmarshal(raw, &events) == nil {
+			o.add(node, events, time.Now())
+		}
+	})
+	o.asked = time.Now()
+}
+
+// askAll asks all other nodes that are there a question each, at the same time, and
+// hands their answers on. One that does not answer in time is left out.
+func (c *control) askAll(ctx context.Context, kind string, question func(node string) any, take func(node string, answer []byte)) {
+	v := c.view.Load()
+	if v == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, gatherWithin)
@@ -83,23 +113,17 @@ func (c *control) gather(ctx context.Context, kind string) {
 			continue
 		}
 		g.Go(func() error {
-			question, err := json.Marshal(eventsQuestion{Since: o.newest(n.Name)})
+			raw, err := json.Marshal(question(n.Name))
 			if err != nil {
-				return nil //nolint:nilerr // a time always marshals
+				return nil //nolint:nilerr // a question always marshals
 			}
-			raw, err := c.part.Ask(ctx, n.Name, askEvents, question)
-			if err != nil {
-				return nil //nolint:nilerr // what it told before is shown
-			}
-			var events []*corev1.Event
-			if json.Unmarshal(raw, &events) == nil {
-				o.add(n.Name, events, time.Now())
+			if raw, err = c.part.Ask(ctx, n.Name, kind, raw); err == nil {
+				take(n.Name, raw)
 			}
 			return nil
 		})
 	}
 	_ = g.Wait() // none of them fails
-	o.asked = time.Now()
 }
 
 // newest returns the time of the last event that a node told of, by its clock.

@@ -272,7 +272,7 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 func (c *control) apiConfig(version string) kubeapi.Config {
 	var shown wardrobe
 	return kubeapi.Config{
-		Version: version, Now: time.Now, Metrics: c.metrics.handler(), Gather: c.gather,
+		Version: version, Now: time.Now, Metrics: c.metrics.handler(), Gather: c.gather, Usage: c.usageShown,
 		Repository: func() string { return shownURL(c.cfg.Repository.URL) },
 		Objects: func() []api.KubeObject {
 			var out []api.KubeObject

@@ -49,21 +49,44 @@ func (c *control) measuring() func(context.Context) time.Time {
 		if err != nil {
 			return next
 		}
-		var within map[string]bool
-		now.Exact, within = autoscaled(c.view.Load(), c.cfg.Node)
-		if len(within) > 0 && c.machine.ContainerUsage != nil {
-			maps.DeleteFunc(groups, func(instance string, _ string) bool { return !within[instance] })
+		v := c.view.Load()
+		if c.machine.ContainerUsage != nil {
+			several := v.several(c.cfg.Node)
+			maps.DeleteFunc(groups, func(instance string, _ string) bool { return !several[instance] })
 			now.Containers = c.machine.ContainerUsage(groups)
 		}
 		if last.Pods == nil {
 			last = now
 			return time.Now().Add(usageFirst)
 		}
-		told = usage.Between(last, now, told, c.cfg.Node, time.Now().Truncate(time.Second))
+		at := time.Now().Truncate(time.Second)
+		precise := usage.Precise(last, now, c.cfg.Node, at)
+		c.precise.Store(&precise)
+		public := now
+		var within map[string]bool
+		public.Exact, within = autoscaled(v, c.cfg.Node)
+		public.Containers = maps.Clone(now.Containers)
+		maps.DeleteFunc(public.Containers, func(instance string, _ map[string]usage.Counter) bool { return !within[instance] })
+		told = usage.Between(last, public, told, c.cfg.Node, at)
 		last = now
 		c.report("tell the fleet of this node's usage", c.part.SetUsage(told))
 		return next
 	}
+}
+
+// several returns the pods of a node that have more than one container, by
+// instance: of the others the pod tells all.
+func (v *view) several(node string) map[string]bool {
+	out := map[string]bool{}
+	if v == nil {
+		return out
+	}
+	for _, p := range v.pods {
+		if p.node == node && p.object != nil && len(p.object.Spec.Containers) > 1 {
+			out[p.pod.Instance] = true
+		}
+	}
+	return out
 }
 
 // autoscaled returns the pods of a node by whose usage an autoscaler decides, and
@@ -88,7 +111,7 @@ func autoscaled(v *view, node string) (exact, within map[string]bool) {
 			continue
 		}
 		exact[p.pod.Instance] = true
-		if containers && p.object != nil && len(p.object.Spec.Containers) > 1 {
+		if containers {
 			within[p.pod.Instance] = true
 		}
 	}

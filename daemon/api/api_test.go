@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	quantity "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -36,6 +37,17 @@ type fleet struct {
 
 	mu      sync.Mutex
 	objects []api.KubeObject
+}
+
+// used is what the pods of TestAnswers use.
+var used = []api.Usage{{
+	Node: "n1", Time: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), Window: 10 * time.Second, Used: resources("700m", "1Gi"),
+	Pods:       map[string]corev1.ResourceList{"web-1": resources("250m", "10Mi"), "two": resources("30m", "5Mi"), "new": {corev1.ResourceMemory: quantity.MustParse("1Mi")}},
+	Containers: map[string]map[string]corev1.ResourceList{"two": {"c": resources("10m", "2Mi"), "d": resources("20m", "3Mi")}},
+}}
+
+func resources(cpu, memory string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: quantity.MustParse(cpu), corev1.ResourceMemory: quantity.MustParse(memory)}
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -60,7 +72,7 @@ func newFleet(t *testing.T) *fleet {
 		Logs: func(context.Context, string, string, corev1.PodLogOptions) (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader("a line\n")), nil
 		},
-		Ready: func() error { return nil }, Metrics: http.NotFoundHandler(), Version: "test", Now: time.Now,
+		Ready: func() error { return nil }, Metrics: http.NotFoundHandler(), Usage: func() []api.Usage { return used }, Version: "test", Now: time.Now,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -271,7 +283,8 @@ func TestAnswers(t *testing.T) {
 	two.Spec.Containers = append(two.Spec.Containers, corev1.Container{Name: "d"})
 	settings := &api.Fleet{ObjectMeta: metav1.ObjectMeta{Name: "home"}}
 	settings.SetGroupVersionKind(api.FleetKind)
-	f.show(testPod("web-1", "Running", map[string]string{"app": "web"}), two, settings)
+	machine := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+	f.show(testPod("web-1", "Running", map[string]string{"app": "web"}), two, settings, machine, testPod("new", "Running", nil))
 	const asTable = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 	tests := []struct {
 		name, path, accept string
@@ -299,6 +312,14 @@ func TestAnswers(t *testing.T) {
 		{"settings of the fleet", "/apis/fleet.shoal.dev/v1alpha1/fleets", "application/json", 200, `"kind":"FleetList"`},
 		{"settings, which have no protobuf form", "/apis/fleet.shoal.dev/v1alpha1/fleets/home", "application/vnd.kubernetes.protobuf,application/yaml", 200, "kind: Fleet"},
 		{"settings in protobuf alone", "/apis/fleet.shoal.dev/v1alpha1/fleets", "application/vnd.kubernetes.protobuf", 406, "ask for application/json"},
+		{"what nodes use", "/apis/metrics.k8s.io/v1beta1/nodes", "application/json", 200, `"timestamp":"2026-01-01T12:00:00Z","window":"10s","usage":{"cpu":"700m","memory":"1Gi"}`},
+		{"what a node uses", "/apis/metrics.k8s.io/v1beta1/nodes/n1", "application/json", 200, `{"kind":"NodeMetrics"`},
+		{"what pods use", "/apis/metrics.k8s.io/v1beta1/pods?labelSelector=app%3Dweb", "application/json", 200, `"containers":[{"name":"c","usage":{"cpu":"250m","memory":"10Mi"}}]}]}`},
+		{"what containers use", "/apis/metrics.k8s.io/v1beta1/namespaces/ns/pods/two", "application/json", 200, `"containers":[{"name":"c","usage":{"cpu":"10m","memory":"2Mi"}},{"name":"d","usage":{"cpu":"20m","memory":"3Mi"}}]`},
+		{"what a pod uses that was not measured twice", "/apis/metrics.k8s.io/v1beta1/namespaces/ns/pods/new", "application/json", 404, `pods.metrics.k8s.io \"new\" not found`},
+		{"what pods of another namespace use", "/apis/metrics.k8s.io/v1beta1/namespaces/other/pods", "application/json", 200, `"items":[]`},
+		{"what a Deployment uses", "/apis/metrics.k8s.io/v1beta1/namespaces/ns/deployments", "application/json", 404, "could not find"},
+		{"discovery of usage", "/apis/metrics.k8s.io/v1beta1", "application/json", 200, `"kind":"PodMetrics"`},
 		{"discovery", "/apis/apps/v1", "application/json", 200, `"name":"deployments"`},
 		{"groups", "/apis", "application/json", 200, `"name":"apps"`},
 		{"OpenAPI", "/openapi/v3/api/v1", "application/json", 200, "io.k8s.api.core.v1.Pod"},

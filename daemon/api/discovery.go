@@ -47,16 +47,19 @@ func (s *Server) serveAPIVersions(w http.ResponseWriter, r *http.Request) {
 // groups lists the API groups but the core one, in order.
 func groups() []metav1.APIGroup {
 	var out []metav1.APIGroup
-	for _, k := range kube.Kinds() {
-		if k.Group == "" || slices.ContainsFunc(out, func(g metav1.APIGroup) bool { return g.Name == k.Group }) {
-			continue
-		}
-		v := metav1.GroupVersionForDiscovery{GroupVersion: k.GroupVersion().String(), Version: k.Version}
+	add := func(gv schema.GroupVersion) {
+		v := metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version}
 		out = append(out, metav1.APIGroup{
 			TypeMeta: metav1.TypeMeta{Kind: "APIGroup", APIVersion: "v1"},
-			Name:     k.Group, Versions: []metav1.GroupVersionForDiscovery{v}, PreferredVersion: v,
+			Name:     gv.Group, Versions: []metav1.GroupVersionForDiscovery{v}, PreferredVersion: v,
 		})
 	}
+	for _, k := range kube.Kinds() {
+		if k.Group != "" && !slices.ContainsFunc(out, func(g metav1.APIGroup) bool { return g.Name == k.Group }) {
+			add(k.GroupVersion())
+		}
+	}
+	add(metricsGroup)
 	return out
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	Repository func() string
 	// Logs opens the log of a container of an instance.
 	Logs func(ctx context.Context, instance, container string, options corev1.PodLogOptions) (io.ReadCloser, error)
+	// Usage is what nodes and pods use, as far as it is known: one of each node.
+	Usage func() []api.Usage
 	// Gather brings in what other nodes know of a kind, within a second or so;
 	// nil when there are none. Objects then lists it.
 	Gather func(ctx context.Context, kind string)
@@ -109,6 +111,9 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("GET /openapi/v3", s.serveOpenAPIIndex)
 	s.mux.HandleFunc("GET /openapi/v3/{path...}", s.serveOpenAPI)
 	s.mux.HandleFunc("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", s.serveAccessReview)
+	root := "GET /apis/" + metricsGroup.String()
+	s.mux.HandleFunc(root, func(w http.ResponseWriter, r *http.Request) { s.writeJSON(w, r, metricsResources()) })
+	s.mux.HandleFunc(root+"/{path...}", s.serveMetrics)
 	s.mux.Handle("GET /metrics", s.cfg.Metrics)
 	for _, path := range []string{"/healthz", "/livez"} {
 		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })

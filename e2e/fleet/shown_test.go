@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +109,12 @@ func TestEveryNodeShowsAll(t *testing.T) {
 				ok = ok && u.Used.Memory().Value() > 0 && len(u.Pods) > 0
 			}
 			return ok, fmt.Sprintf("%+v %v", s.Usage, err)
+		})
+		w.eventually(40*time.Second, "kubectl top on "+n.name+" shows what nodes and their containers have measured", func() (bool, string) {
+			nodes, err := n.kubectl(config, "top", "nodes", "--no-headers")
+			containers, err2 := n.kubectl(config, "top", "pods", "-n", "app", "--containers", "--no-headers")
+			well := regexp.MustCompile(`(?m)^crashing-\S+ +well +\d+m +\d+Mi`).FindAllString(containers, -1)
+			return err == nil && err2 == nil && strings.Count(nodes, "Mi") == 4 && len(well) == 4, nodes + containers + fmt.Sprint(err, err2)
 		})
 	}
 	out, err := stranger.kubectl(config, "describe", "node", w.nodes[0].name)

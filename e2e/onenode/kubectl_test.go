@@ -64,6 +64,11 @@ func TestKubectl(t *testing.T) {
 	m.start(r.dir)
 	m.ready("default", 5)
 
+	m.eventually(60*time.Second, "the usage of all pods is known", func() (bool, string) {
+		out, err := m.kubectl("top", "pods", "--no-headers")
+		return err == nil && strings.Count(out, "\n") == 5, out
+	})
+
 	tests := []struct {
 		args string
 		want []string // regular expressions, each on one line of the output
@@ -96,6 +101,10 @@ func TestKubectl(t *testing.T) {
 		{"wait --for=condition=Ready pod/talk --timeout=10s", []string{`condition met`}},
 		{"api-resources", []string{`^pods +po +v1 +true +Pod$`, `^deployments +deploy +apps/v1`}},
 		{"explain pod.spec.containers.image", []string{`FIELD: image <string>`}},
+		{"top nodes", []string{`^n1 +\d+m +\d+% +\d+Mi +\d+%`}},
+		{"top pods --sum", []string{`^talk +\d+m +\d+Mi`, `^hello-\w+-\w+ +\d+m +\d+Mi`}},
+		{"top pod talk --containers", []string{`^talk +a +\d+m +\d+Mi`, `^talk +b +\d+m +\d+Mi`}},
+		{"top pods -l app=talk --no-headers", []string{`^talk `}},
 		{"version", []string{`Server Version: v1\.37`}},
 		{"auth can-i list pods", []string{`^yes`}},
 	}

@@ -75,6 +75,36 @@ func Between(first, last Counters, before api.Usage, node string, now time.Time)
 	return out
 }
 
+// Precise is like Between, but tells what was measured, to the thousandth of a
+// processor and the byte.
+func Precise(first, last Counters, node string, now time.Time) api.Usage {
+	elapsed := last.At - first.At
+	out := api.Usage{Node: node, Time: now, Window: elapsed, Pods: map[string]corev1.ResourceList{}, Containers: map[string]map[string]corev1.ResourceList{}}
+	if elapsed <= 0 {
+		return out
+	}
+	measured := func(old, c Counter, known bool) corev1.ResourceList {
+		list := corev1.ResourceList{corev1.ResourceMemory: *resource.NewQuantity(c.Memory, resource.BinarySI)}
+		if known && c.CPU >= old.CPU {
+			list[corev1.ResourceCPU] = *resource.NewMilliQuantity(int64((c.CPU-old.CPU)*1000/elapsed), resource.DecimalSI)
+		}
+		return list
+	}
+	out.Used = measured(first.Node, last.Node, true)
+	for instance, c := range last.Pods {
+		old, known := first.Pods[instance]
+		out.Pods[instance] = measured(old, c, known)
+	}
+	for instance, containers := range last.Containers {
+		out.Containers[instance] = make(map[string]corev1.ResourceList, len(containers))
+		for name, c := range containers {
+			old, known := first.Containers[instance][name]
+			out.Containers[instance][name] = measured(old, c, known)
+		}
+	}
+	return out
+}
+
 // containers is the usage of the containers that were read.
 func containers(first, last Counters, elapsed time.Duration, before api.Usage) map[string]map[string]corev1.ResourceList {
 	var out map[string]map[string]corev1.ResourceList

@@ -1,6 +1,7 @@
 package usage_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -114,5 +115,35 @@ func TestExact(t *testing.T) {
 	}
 	if again := usage.Between(zero, reading(10*second, second), first, "n1", now.Add(time.Minute)); !again.Time.After(now) {
 		t.Error("what is told is never told again")
+	}
+}
+
+// TestPrecise: what was measured, without the steps in which it is told.
+func TestPrecise(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	first := usage.Counters{At: time.Second, Node: usage.Counter{10 * time.Second, 0}, Pods: map[string]usage.Counter{"a": {time.Second, 0}, "gone": {}}, Containers: map[string]map[string]usage.Counter{"a": {"c": {time.Second / 2, 0}}}}
+	last := usage.Counters{
+		At: 11 * time.Second, Node: usage.Counter{15 * time.Second, 1<<30 + 1}, Pods: map[string]usage.Counter{"a": {1070 * time.Millisecond, 12345}, "new": {time.Second, 7}},
+		Containers: map[string]map[string]usage.Counter{"a": {"c": {540 * time.Millisecond, 345}, "d": {time.Second, 12000}}},
+	}
+	u := usage.Precise(first, last, "n1", now)
+	show := func(l corev1.ResourceList) string {
+		cpu, measured := l[corev1.ResourceCPU]
+		return fmt.Sprint(cpu.MilliValue(), " ", measured, " ", l.Memory().Value())
+	}
+	for _, c := range []struct{ what, got, want string }{
+		{"node", show(u.Used), "500 true 1073741825"},
+		{"a", show(u.Pods["a"]), "7 true 12345"},
+		{"new", show(u.Pods["new"]), "0 false 7"},
+		{"c", show(u.Containers["a"]["c"]), "4 true 345"},
+		{"d", show(u.Containers["a"]["d"]), "0 false 12000"},
+		{"the rest", fmt.Sprintf("%s %d %s %t", u.Node, len(u.Pods), u.Window, u.Time.Equal(now)), "n1 2 10s true"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %s, want %s", c.what, c.got, c.want)
+		}
+	}
+	if u := usage.Precise(last, last, "n1", now); u.Used != nil {
+		t.Errorf("no time has passed, and %v was used", u.Used)
 	}
 }
