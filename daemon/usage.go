@@ -82,7 +82,7 @@ func (v *view) several(node string) map[string]bool {
 		return out
 	}
 	for _, p := range v.pods {
-		if p.node == node && p.object != nil && len(p.object.Spec.Containers) > 1 {
+		if p.node == node && p.object != nil && len(p.object.Spec.Containers)+len(p.object.Spec.InitContainers) > 1 {
 			out[p.pod.Instance] = true
 		}
 	}

@@ -135,6 +135,18 @@ func servicePort(object *corev1.Service, port corev1.ServicePort, given api.Serv
 	return out
 }
 
+// serving are the containers of a pod that run at the same time: its own, then its
+// sidecars.
+func serving(spec *corev1.PodSpec) []corev1.Container {
+	out := slices.Clip(spec.Containers)
+	for _, c := range spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // TargetPort returns the number of the container port that a Service port leads
 // to on this pod. A name that no container of the pod declares leads nowhere.
 func TargetPort(pod *corev1.Pod, port corev1.ServicePort) (int32, bool) {
@@ -144,7 +156,7 @@ func TargetPort(pod *corev1.Pod, port corev1.ServicePort) (int32, bool) {
 		}
 		return port.TargetPort.IntVal, true
 	}
-	for _, container := range pod.Spec.Containers {
+	for _, container := range serving(&pod.Spec) {
 		for _, p := range container.Ports {
 			if p.Name == port.TargetPort.StrVal && cmp.Or(p.Protocol, corev1.ProtocolTCP) == cmp.Or(port.Protocol, corev1.ProtocolTCP) {
 				return p.ContainerPort, true

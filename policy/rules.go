@@ -197,7 +197,7 @@ func (b *builder) localPods(services []Service, pods []Pod) {
 		if p.Node != b.cfg.Node || !b.cfg.PodCIDR.Contains(p.IP) || finished(p.Object) {
 			continue
 		}
-		for _, container := range p.Object.Spec.Containers {
+		for _, container := range serving(&p.Object.Spec) {
 			for _, port := range container.Ports {
 				if port.HostPort > 0 && !p.Object.Spec.HostNetwork {
 					b.hostPort(p, port)

@@ -79,6 +79,11 @@ func (v view) since(c corev1.PodCondition, prev corev1.PodStatus) metav1.Time {
 
 func (v view) unready(s corev1.PodStatus) []string {
 	var out []string
+	for _, c := range s.InitContainerStatuses {
+		if !c.Ready && sidecar(v.spec, c.Name) {
+			out = append(out, c.Name)
+		}
+	}
 	for _, c := range s.ContainerStatuses {
 		if !c.Ready {
 			out = append(out, c.Name)
@@ -90,8 +95,8 @@ func (v view) unready(s corev1.PodStatus) []string {
 func (v view) uninitialized() []string {
 	var out []string
 	for i := range v.spec.InitContainers {
-		if name := v.spec.InitContainers[i].Name; !initialized(v.pod, name) {
-			out = append(out, name)
+		if !passed(v.spec, v.pod, i) {
+			out = append(out, v.spec.InitContainers[i].Name)
 		}
 	}
 	return out

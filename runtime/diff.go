@@ -114,12 +114,18 @@ func (d *decision) yield() {
 	}
 }
 
-// stopAll stops every container that runs and reports whether any did.
+// stopAll stops every container that runs, sidecars last, and reports whether any
+// did.
 func (d *decision) stopAll(why Reason) bool {
+	others := false
 	for _, c := range d.pod.Containers {
-		if c.State == ContainerRunning {
+		if c.State == ContainerRunning && !sidecar(d.spec, c.Name) {
 			d.stop(c, d.grace(), why)
+			others = true
 		}
+	}
+	if !others && d.spec != nil {
+		d.stopSidecars(why)
 	}
 	return d.pod.Running()
 }
@@ -259,17 +265,23 @@ func (d *decision) probe() {
 // those whose images will be wanted soon.
 func (d *decision) next() (starts []Action, soon []string) {
 	for i := range d.spec.InitContainers {
-		name := d.spec.InitContainers[i].Name
-		if initialized(d.pod, name) {
+		c := &d.spec.InitContainers[i]
+		done := passed(d.spec, d.pod, i)
+		if done && !IsSidecar(c) {
 			continue
 		}
-		latest, exists := d.pod.latest(name)
-		if !exists || latest.State != ContainerRunning {
-			if start, ok := d.start(name, true); ok {
+		latest, exists := d.pod.latest(c.Name)
+		switch {
+		case !exists || latest.State != ContainerRunning:
+			if start, ok := d.start(c.Name, true); ok {
 				starts = append(starts, start)
 			}
+		case !done && d.pod.Sandbox.State != SandboxReady: // a sidecar that is left of a pod whose network is gone
+			starts = append(starts, Action{Verb: StartContainer, Container: c.Name, Init: true, Reason: ReasonRestartSandbox})
 		}
-		return starts, append(names(d.spec.InitContainers[i:]), names(d.spec.Containers)...)
+		if !done {
+			return starts, append(names(d.spec.InitContainers[i:]), names(d.spec.Containers)...)
+		}
 	}
 	for i := range d.spec.Containers {
 		if start, ok := d.start(d.spec.Containers[i].Name, false); ok {

@@ -17,13 +17,19 @@ import (
 
 var t0 = time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC)
 
-// aPod returns a pod with the named containers; "init:x" is an init container.
+// aPod returns a pod with the named containers; "init:x" is an init container, and
+// "sidecar:x" one that runs on.
 func aPod(instance string, policy corev1.RestartPolicy, containers ...string) runtime.Pod {
 	object := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default", UID: types.UID(instance)},
 		Spec:       corev1.PodSpec{RestartPolicy: policy},
 	}
 	for _, name := range containers {
+		if rest, runsOn := strings.CutPrefix(name, "sidecar:"); runsOn {
+			always := corev1.ContainerRestartPolicyAlways
+			object.Spec.InitContainers = append(object.Spec.InitContainers, corev1.Container{Name: rest, Image: rest, RestartPolicy: &always})
+			continue
+		}
 		if rest, init := strings.CutPrefix(name, "init:"); init {
 			object.Spec.InitContainers = append(object.Spec.InitContainers, corev1.Container{Name: rest, Image: rest})
 			continue

@@ -25,10 +25,13 @@ func initialized(p ObservedPod, name string) bool {
 
 // restarts reports whether an attempt that has ended is followed by another.
 // For init containers Always means OnFailure, and a success is final for its
-// sandbox. Source: kubernetes.io, Init Containers, "Detailed behavior".
+// sandbox; sidecars always restart. Source: kubernetes.io, Init Containers, "Detailed behavior".
 func restarts(spec *corev1.PodSpec, p ObservedPod, c Container) bool {
 	policy := spec.RestartPolicy
 	lost := p.Sandbox.State != SandboxReady || c.Sandbox != p.Sandbox.ID
+	if sidecar(spec, c.Name) {
+		return true
+	}
 	if c.Init {
 		if c.ExitCode == 0 {
 			return lost
@@ -79,7 +82,7 @@ func initFailed(spec *corev1.PodSpec, p ObservedPod) bool {
 	}
 	for i := range spec.InitContainers {
 		c, exists := p.latest(spec.InitContainers[i].Name)
-		if exists && c.State == ContainerExited && c.ExitCode != 0 {
+		if exists && c.State == ContainerExited && c.ExitCode != 0 && !IsSidecar(&spec.InitContainers[i]) {
 			return true
 		}
 	}

@@ -74,17 +74,29 @@ func PodLimits(spec *corev1.PodSpec) Resources {
 	return out
 }
 
+// podSum is the most of something that a pod has at a time: its containers with the
+// sidecars, or an init container with the sidecars before it.
+// Source: Kubernetes, "Sidecar Containers: Resource sharing within containers".
 func podSum(spec *corev1.PodSpec, of func(*corev1.Container) *resource.Quantity) resource.Quantity {
-	var sum resource.Quantity
-	for i := range spec.Containers {
-		sum.Add(*of(&spec.Containers[i]))
-	}
+	var sidecars, peak resource.Quantity
 	for i := range spec.InitContainers {
-		if q := of(&spec.InitContainers[i]); q.Cmp(sum) > 0 {
-			sum = q.DeepCopy()
+		c := &spec.InitContainers[i]
+		q := of(c).DeepCopy()
+		q.Add(sidecars)
+		if IsSidecar(c) {
+			sidecars = q.DeepCopy()
+		}
+		if q.Cmp(peak) > 0 {
+			peak = q
 		}
 	}
-	return sum
+	for i := range spec.Containers {
+		sidecars.Add(*of(&spec.Containers[i]))
+	}
+	if sidecars.Cmp(peak) > 0 {
+		return sidecars
+	}
+	return peak
 }
 
 func all(spec *corev1.PodSpec, ok func(*corev1.Container) bool) bool {

@@ -26,6 +26,12 @@ func (m *model) observed() runtime.Observed {
 	for _, p := range m.pods {
 		copied := *p
 		copied.Containers = slices.Clone(p.Containers)
+		copied.Probes = map[string]runtime.Probes{}
+		for _, c := range p.Containers {
+			if c.State == runtime.ContainerRunning {
+				copied.Probes[c.Name] = runtime.Probes{Attempt: c.Attempt, Started: true, Ready: true}
+			}
+		}
 		out.Pods = append(out.Pods, copied)
 	}
 	slices.SortFunc(out.Pods, func(a, b runtime.ObservedPod) int { return strings.Compare(a.Instance, b.Instance) })
@@ -44,6 +50,9 @@ func (m *model) apply(t *rapid.T, a runtime.Action) {
 	case runtime.StopContainer:
 		if i < 0 || p.Containers[i].State != runtime.ContainerRunning {
 			t.Fatalf("%s: it does not run", a)
+		}
+		if others := func(c runtime.Container) bool { return c.Name != "proxy" && c.State == runtime.ContainerRunning }; a.Container == "proxy" && slices.ContainsFunc(p.Containers, others) {
+			t.Fatalf("%s: other containers run", a)
 		}
 		p.Containers[i] = ended(p.Containers[i], 143, m.now)
 	case runtime.RemoveContainer:
@@ -132,7 +141,7 @@ func (m *model) settle(t *rapid.T) {
 func (m *model) finishInits() (moved bool) {
 	for _, p := range m.pods {
 		for i, c := range p.Containers {
-			if c.Init && c.State == runtime.ContainerRunning {
+			if c.Init && c.State == runtime.ContainerRunning && c.Name != "proxy" {
 				p.Containers[i] = ended(c, 0, m.now)
 				moved = true
 			}
@@ -156,6 +165,9 @@ func TestModelSettles(t *testing.T) {
 			}
 			if rapid.Bool().Draw(t, "init") {
 				containers = append(containers, "init:prepare")
+			}
+			if rapid.Bool().Draw(t, "sidecar") {
+				containers = append(containers, "sidecar:proxy", "init:late")
 			}
 			policy := rapid.SampledFrom(policies).Draw(t, "policy")
 			m.desired.Pods = append(m.desired.Pods, aPod(fmt.Sprint("i", i), policy, containers...))
@@ -233,7 +245,7 @@ func (m *model) check(t *rapid.T) {
 			t.Fatalf("%s is wanted and not held", want.Instance())
 		}
 		if want.Object.Spec.RestartPolicy == corev1.RestartPolicyAlways {
-			for _, c := range want.Object.Spec.Containers {
+			for _, c := range slices.Concat(want.Object.Spec.Containers, sidecars(want.Object)) {
 				if !slices.ContainsFunc(p.Containers, func(h runtime.Container) bool {
 					return h.Name == c.Name && h.State == runtime.ContainerRunning
 				}) {
@@ -246,6 +258,15 @@ func (m *model) check(t *rapid.T) {
 			t.Fatalf("%s is %s", want.Instance(), status.Phase)
 		}
 	}
+}
+
+func sidecars(pod *corev1.Pod) (out []corev1.Container) {
+	for _, c := range pod.Spec.InitContainers {
+		if runtime.IsSidecar(&c) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // TestAbsenceDoesNotKill: whatever a machine holds, no container is stopped

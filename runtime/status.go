@@ -98,7 +98,7 @@ func (v view) initDone() bool {
 		return true
 	}
 	for i := range v.spec.InitContainers {
-		if !initialized(v.pod, v.spec.InitContainers[i].Name) {
+		if !passed(v.spec, v.pod, i) {
 			return false
 		}
 	}
@@ -134,7 +134,7 @@ func (v view) container(spec *corev1.Container, init bool) corev1.ContainerStatu
 		out.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(latest.Started)}
 		probes := v.probes(latest)
 		started = probes.Started
-		out.Ready = probes.Ready && !init
+		out.Ready = probes.Ready && (!init || IsSidecar(spec))
 		if previous, found := v.pod.previous(spec.Name, latest.Attempt); found {
 			out.LastTerminationState.Terminated = terminatedAs(previous)
 		}
@@ -146,7 +146,7 @@ func (v view) container(spec *corev1.Container, init bool) corev1.ContainerStatu
 		out.LastTerminationState.Terminated = terminatedAs(latest)
 	default:
 		out.State.Terminated = terminatedAs(latest)
-		out.Ready = init && latest.ExitCode == 0
+		out.Ready = init && latest.ExitCode == 0 && !IsSidecar(spec)
 		if previous, found := v.pod.previous(spec.Name, latest.Attempt); found {
 			out.LastTerminationState.Terminated = terminatedAs(previous)
 		}
@@ -179,7 +179,7 @@ func (v view) waitsToRestart(c Container) bool {
 	if !v.pod.Removing.IsZero() || v.overdue || finished(v.spec, v.pod) || !restarts(v.spec, v.pod, c) {
 		return false
 	}
-	if c.Init && c.ExitCode == 0 {
+	if c.Init && c.ExitCode == 0 && !sidecar(v.spec, c.Name) {
 		return false
 	}
 	return v.pod.Failures[c.Name].Failed() || v.pod.Images[c.Name].State == ImageFailed || NextCrashes(c) > 1

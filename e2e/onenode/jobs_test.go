@@ -48,6 +48,23 @@ spec:
 ---
 apiVersion: batch/v1
 kind: Job
+metadata: {name: helped}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      initContainers:
+      - name: helper
+        image: busybox
+        restartPolicy: Always
+        command: [sh, -c, "trap 'echo helper ends after the work; exit 5' TERM; mkdir -p /www && echo help > /www/index.html && httpd -p 8080 -h /www; while :; do sleep 0.1; done"]
+        startupProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+      - {name: last, image: busybox, command: [sh, -c, "wget -qO- http://127.0.0.1:8080/ && echo before the work"]}
+      containers:
+      - {name: work, image: busybox, command: [sh, -c, "wget -qO- http://127.0.0.1:8080/ && echo the work"]}
+---
+apiVersion: batch/v1
+kind: Job
 metadata: {name: hopeless}
 spec:
   backoffLimit: 0
@@ -78,6 +95,7 @@ func TestJobs(t *testing.T) {
 	m.start(r.dir)
 	m.must("wait", "--for=condition=Complete", "job/parts", "--timeout=60s")
 	m.must("wait", "--for=condition=Failed", "job/hopeless", "--timeout=60s")
+	m.must("wait", "--for=condition=Complete", "job/helped", "--timeout=60s")
 	if _, err := os.Stat(filepath.Join(desk, "tried")); err != nil {
 		t.Error("part 1 did not fail once:", err)
 	}
@@ -102,6 +120,11 @@ func TestJobs(t *testing.T) {
 		{"describe job " + run, []string{`^Controlled By: +CronJob/tick`, `cronjob-scheduled-timestamp: 20`}},
 		{"logs -l batch.kubernetes.io/job-name=parts --prefix", []string{`part 0 on parts-0$`, `part 1 on parts-1$`, `part 2 on parts-2$`}},
 		{"logs job/hopeless", []string{`^no use$`}},
+		{"get pods -l batch.kubernetes.io/job-name=helped", []string{`^helped-\w{5} +0/2 +Completed +0`}},
+		{"logs job/helped -c last", []string{`^help$`, `^before the work$`}},
+		{"logs job/helped -c work", []string{`^help$`, `^the work$`}},
+		{"logs job/helped -c helper", []string{`^helper ends after the work$`}},
+		{"get pods -l batch.kubernetes.io/job-name=helped -o jsonpath={.items[0].status.initContainerStatuses[*].state.terminated.exitCode}", []string{`^5 0$`}},
 		{"logs job/" + run, []string{`^ticked$`}},
 	})
 	if out, _ := m.kubectl("delete", "job", run); !strings.Contains(out, "belongs to CronJob default/tick, which is jobs.yaml:18 at "+commit[:7]) {

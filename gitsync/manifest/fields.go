@@ -57,7 +57,7 @@ var FieldScopes = []FieldScope{
 	out[corev1.PodSpec]("schedulerName", "default-scheduler", "there is one scheduler"),
 	out[corev1.PodOS]("name", "linux", "nodes run Linux"),
 
-	planned[corev1.Container]("restartPolicy", "", "sidecars (init containers that keep running) are not started"),
+	planned[corev1.Container]("restartPolicy", "Always", "the pod's restartPolicy decides, but for sidecars, which are init containers that always restart"),
 	planned[corev1.Container]("restartPolicyRules", "", "the pod's restartPolicy decides alone"),
 	planned[corev1.Container]("volumeDevices", "", "there are no block volumes"),
 	warn(planned[corev1.Container]("resizePolicy", "", "a change of resources replaces the pod")),

@@ -79,6 +79,13 @@ func walkStruct(path string, v reflect.Value, found *[]finding) {
 			*found = append(*found, f)
 		}
 	}
+	if spec, ok := reflect.TypeAssert[corev1.PodSpec](v); ok {
+		for i := range spec.Containers {
+			if p := spec.Containers[i].RestartPolicy; p != nil && *p == corev1.ContainerRestartPolicyAlways {
+				*found = append(*found, finding{fmt.Sprintf("%s.containers[%d].restartPolicy", path, i), "is planned, not served yet: only init containers have one of their own", false})
+			}
+		}
+	}
 	if requirements, ok := reflect.TypeAssert[corev1.ResourceRequirements](v); ok {
 		checkResources(path, requirements, found)
 	}

@@ -249,24 +249,16 @@ func (w *worker) probes(ctx context.Context) {
 	if len(w.pod.Sandbox.IPs) > 0 {
 		ip = w.pod.Sandbox.IPs[0]
 	}
-	spec := &w.object.Object.Spec
 	for _, held := range w.pod.Containers {
-		if held.State != runtime.ContainerRunning {
+		c := w.container(held.Name)
+		if held.State != runtime.ContainerRunning || c == nil || held.Init && !runtime.IsSidecar(c) {
 			continue
 		}
-		for i := range spec.Containers {
-			if spec.Containers[i].Name != held.Name {
-				continue
-			}
-			t := probe.Target{
-				Instance: w.instance, Container: &spec.Containers[i], ID: held.ID,
-				Attempt: held.Attempt, IP: ip, Started: held.Started,
-			}
-			if known, found := w.saved[held.Name]; found && known.Attempt == held.Attempt {
-				t.Known = &known
-			}
-			w.a.prober.Watch(ctx, t)
+		t := probe.Target{Instance: w.instance, Container: c, ID: held.ID, Attempt: held.Attempt, IP: ip, Started: held.Started}
+		if known, found := w.saved[held.Name]; found && known.Attempt == held.Attempt {
+			t.Known = &known
 		}
+		w.a.prober.Watch(ctx, t)
 	}
 	w.pod.Probes = w.a.prober.State(w.instance)
 }
