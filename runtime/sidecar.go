@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,17 +44,9 @@ func passed(spec *corev1.PodSpec, p ObservedPod, i int) bool {
 			return true
 		}
 	}
-	for _, later := range names(spec.InitContainers[i+1:]) {
-		if p.begun(later) {
-			return true
-		}
-	}
-	for _, c := range p.Containers {
-		if !c.Init && (c.State == ContainerRunning || p.begun(c.Name)) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(names(spec.InitContainers[i+1:]), p.begun) || slices.ContainsFunc(p.Containers, func(c Container) bool {
+		return !c.Init && (c.State == ContainerRunning || p.begun(c.Name))
+	})
 }
 
 // begun reports whether a container has run in the sandbox that the pod has now.
@@ -74,9 +67,9 @@ func (d *decision) stopSidecars(why Reason) {
 	if !d.pod.Removing.IsZero() {
 		grace = min(grace, max(leastGrace, grace-d.now.Sub(d.pod.Removing)))
 	}
-	for i := len(d.spec.InitContainers) - 1; i >= 0; i-- {
+	for _, name := range slices.Backward(names(d.spec.InitContainers)) {
 		for _, c := range d.pod.Containers {
-			if c.Name == d.spec.InitContainers[i].Name && c.State == ContainerRunning {
+			if c.Name == name && c.State == ContainerRunning {
 				d.stop(c, grace, why)
 				return
 			}
