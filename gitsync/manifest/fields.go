@@ -38,12 +38,8 @@ func warn(f FieldScope) FieldScope {
 // FieldScopes lists what is not served of the structs in servedFields.
 var FieldScopes = []FieldScope{
 	planned[corev1.PodSpec]("ephemeralContainers", "", "debug containers are added to running pods, not written in Git"),
-	planned[corev1.PodSpec]("activeDeadlineSeconds", "", "pods are not ended after a time"),
-	planned[corev1.PodSpec]("hostPID", "", "pods do not share the machine's process namespace"),
-	planned[corev1.PodSpec]("hostIPC", "", "pods do not share the machine's IPC namespace"),
 	planned[corev1.PodSpec]("shareProcessNamespace", "false", "containers of a pod have process namespaces of their own"),
 	planned[corev1.PodSpec]("hostUsers", "true", "user namespaces are not set up"),
-	planned[corev1.PodSpec]("setHostnameAsFQDN", "false", "the host name is the short one"),
 	planned[corev1.PodSpec]("hostnameOverride", "", "use hostname"),
 	planned[corev1.PodSpec]("resources", "", "write the resources of each container"),
 	warn(planned[corev1.PodSpec]("automountServiceAccountToken", "false", "no token is mounted: there is no API server that would accept it for writing")),
@@ -69,7 +65,6 @@ var FieldScopes = []FieldScope{
 	planned[corev1.VolumeMount]("mountPropagation", "None", "mounts are private to the container"),
 	planned[corev1.VolumeMount]("recursiveReadOnly", "Disabled", "only the mount itself is made read-only"),
 	planned[corev1.VolumeMount]("bindMountOptions", "", "volumes are mounted with the usual options"),
-	planned[corev1.Probe]("terminationGracePeriodSeconds", "", "the pod's grace period holds"),
 	planned[corev1.Lifecycle]("stopSignal", "", "containers are stopped with SIGTERM, or the signal of their image"),
 	out[corev1.LifecycleHandler]("tcpSocket", "", "Kubernetes does not support it either; use exec or httpGet"),
 	out[corev1.ResourceRequirements]("claims", "", "dynamic resource allocation needs drivers"),
@@ -81,7 +76,6 @@ var FieldScopes = []FieldScope{
 	planned[corev1.PodSecurityContext]("seLinuxOptions", "", "SELinux labels are not set"),
 	planned[corev1.PodSecurityContext]("seLinuxChangePolicy", "", "SELinux labels are not set"),
 	planned[corev1.PodSecurityContext]("supplementalGroupsPolicy", "Merge", "groups of the image are merged"),
-	planned[corev1.PodSecurityContext]("sysctls", "", "kernel parameters are not set"),
 	planned[corev1.PodSecurityContext]("appArmorProfile", "", "AppArmor profiles are not set"),
 	out[corev1.PodSecurityContext]("windowsOptions", "", "nodes run Linux"),
 	planned[corev1.SeccompProfile]("type", "RuntimeDefault Unconfined", "profiles in files of the node are not loaded"),
@@ -156,20 +150,20 @@ var FieldScopes = []FieldScope{
 var servedFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.PodSpec](): names("volumes initContainers containers restartPolicy terminationGracePeriodSeconds dnsPolicy nodeSelector " +
 		"serviceAccountName serviceAccount nodeName hostNetwork securityContext imagePullSecrets hostname subdomain affinity tolerations hostAliases " +
-		"dnsConfig enableServiceLinks os priorityClassName priority preemptionPolicy topologySpreadConstraints"),
+		"dnsConfig enableServiceLinks os hostPID hostIPC activeDeadlineSeconds setHostnameAsFQDN priorityClassName priority preemptionPolicy topologySpreadConstraints"),
 	reflect.TypeFor[corev1.PodOS](): names(""),
 	reflect.TypeFor[corev1.Container](): names("name image command args workingDir ports envFrom env resources volumeMounts livenessProbe readinessProbe " +
 		"startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext"),
 	reflect.TypeFor[corev1.ContainerPort]():        names("name hostPort containerPort hostIP"),
 	reflect.TypeFor[corev1.EnvVarSource]():         names("fieldRef resourceFieldRef configMapKeyRef secretKeyRef"),
 	reflect.TypeFor[corev1.VolumeMount]():          names("name readOnly mountPath subPath subPathExpr"),
-	reflect.TypeFor[corev1.Probe]():                names("initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold"),
+	reflect.TypeFor[corev1.Probe]():                names("initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold terminationGracePeriodSeconds"),
 	reflect.TypeFor[corev1.Lifecycle]():            names("postStart preStop"),
 	reflect.TypeFor[corev1.LifecycleHandler]():     names("exec httpGet sleep"),
 	reflect.TypeFor[corev1.ResourceRequirements](): names("limits requests"),
 	reflect.TypeFor[corev1.SecurityContext](): names("capabilities privileged runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem allowPrivilegeEscalation " +
 		"seccompProfile"),
-	reflect.TypeFor[corev1.PodSecurityContext]():        names("runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy seccompProfile"),
+	reflect.TypeFor[corev1.PodSecurityContext]():        names("runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy seccompProfile sysctls"),
 	reflect.TypeFor[corev1.SeccompProfile]():            names(""),
 	reflect.TypeFor[corev1.EmptyDirVolumeSource]():      names("sizeLimit"),
 	reflect.TypeFor[corev1.ServiceAccount]():            names("metadata secrets automountServiceAccountToken"),

@@ -86,6 +86,13 @@ func walkStruct(path string, v reflect.Value, found *[]finding) {
 			}
 		}
 	}
+	if context, ok := reflect.TypeAssert[corev1.PodSecurityContext](v); ok {
+		for i, s := range context.Sysctls {
+			if !safeSysctls[s.Name] {
+				*found = append(*found, finding{fmt.Sprintf("%s.sysctls[%d].name", path, i), s.Name + " is planned, not served yet: of kernel parameters only those that Kubernetes calls safe are set", false})
+			}
+		}
+	}
 	if requirements, ok := reflect.TypeAssert[corev1.ResourceRequirements](v); ok {
 		checkResources(path, requirements, found)
 	}
@@ -113,6 +120,12 @@ func judge(rule FieldScope, field string, value reflect.Value) (finding, bool) {
 	}
 	return finding{field, fmt.Sprintf("%s %s: %s", subject, verdict, rule.Reason), rule.Warning}, true
 }
+
+// safeSysctls are the kernel parameters that a pod may set for itself without harm
+// to others. Source: Kubernetes, "Using sysctls in a Kubernetes Cluster".
+var safeSysctls = names("kernel.shm_rmid_forced net.ipv4.ip_local_port_range net.ipv4.tcp_syncookies net.ipv4.ping_group_range " +
+	"net.ipv4.ip_unprivileged_port_start net.ipv4.ip_local_reserved_ports net.ipv4.tcp_keepalive_time net.ipv4.tcp_fin_timeout " +
+	"net.ipv4.tcp_keepalive_intvl net.ipv4.tcp_keepalive_probes net.ipv4.tcp_rmem net.ipv4.tcp_wmem")
 
 // checkResources knows which resources exist on a node.
 func checkResources(path string, r corev1.ResourceRequirements, found *[]finding) {
