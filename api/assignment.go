@@ -188,6 +188,9 @@ type Rollout struct {
 	// keep it. It is Revision once the rollout is complete.
 	Current string `json:"current,omitempty"`
 	Failed  bool   `json:"failed,omitempty"` // the progress deadline passed
+	// Held says that nothing may be done about the rollout now: it is paused, or
+	// the leader has no quorum. The progress deadline counts from when that is over.
+	Held bool `json:"held,omitempty"`
 	// Back says that the pods got Current again because the rollout has failed,
 	// see FleetSpec.OnFailedRollout.
 	Back bool `json:"back,omitempty"`

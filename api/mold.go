@@ -29,7 +29,9 @@ type Mold struct {
 	Together  []MoldTerm                    `json:"together,omitempty"`  // required affinity, which attracts others
 	Preferred []MoldTerm                    `json:"preferred,omitempty"` // preferred affinity and anti-affinity
 	Volumes   []MoldVolume                  `json:"volumes,omitempty"`   // claims for volumes that the pods use
-	Nodes     NodeRules                     `json:"nodes,omitzero"`
+	// Containers are what each container requests that runs as long as the pod.
+	Containers map[string]map[corev1.ResourceName]int64 `json:"containers,omitempty"`
+	Nodes      NodeRules                                `json:"nodes,omitzero"`
 }
 
 // NodeRules say which nodes the pods of a template may have, and which they would

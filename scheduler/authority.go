@@ -54,6 +54,13 @@ func (w *workload) annotated() bool {
 	return false
 }
 
+// begins reports whether this is the first decision of a reign. Nobody may have
+// decided for long before it, as when all machines were off.
+func (in *input) begins() bool {
+	was := &in.board.Assigned
+	return was.Leader != in.authority.Leader || was.Epoch != in.authority.Epoch || was.Term != in.authority.Term
+}
+
 // stamp fills in whose decision a set is.
 func (a Authority) stamp(set *api.AssignmentSet) {
 	set.Leader, set.Epoch, set.Term, set.Quorate = a.Leader, a.Epoch, a.Term, a.Quorate

@@ -182,9 +182,15 @@ func (in *input) usageOf(node string) (*api.Usage, bool) {
 // requestOf returns what the containers of a pod request, or the name of one that
 // requests nothing. Of a revision that is not in Git any more its sum is known.
 func (m *metric) requestOf(w *workload, p *pod, in *input) (_ int64, missing string) {
-	if p.Revision != w.revision && m.container == "" {
-		if c := in.castOf(w, p.Revision); c.mold != nil && c.mold.Requests[m.name] > 0 {
-			return c.mold.Requests[m.name], ""
+	if p.Revision != w.revision {
+		if c := in.castOf(w, p.Revision); c.mold != nil {
+			amount := c.mold.Requests[m.name]
+			if m.container != "" {
+				amount = c.mold.Containers[m.container][m.name]
+			}
+			if amount > 0 {
+				return amount, ""
+			}
 		}
 	}
 	sum := int64(0)

@@ -181,7 +181,7 @@ func (b *balancer) find() (found foundMove, again bool) {
 		return foundMove{}, false
 	}
 	// Where one pass does not get round, the next begins elsewhere.
-	turn := int(b.in.now.Unix()/int64(restTime/time.Second)) % len(b.movers)
+	turn := int(uint64(b.in.now.Unix()/int64(restTime/time.Second)) % uint64(len(b.movers)))
 	movers := slices.Concat(b.movers[turn:], b.movers[:turn])
 	for i := range movers {
 		if found = b.spread(&movers[i]); found.pod != nil {

@@ -39,7 +39,7 @@ func stepDeployment(w *workload, value *appsv1.Deployment, pods []*pod, known ap
 		return c
 	}
 	minReady := seconds(value.Spec.MinReadySeconds)
-	if w.rests(pods, minReady, in.now) {
+	if !w.target.back && w.rests(pods, minReady, in.now) {
 		c.rollout = c.progress(w, value, pods, known, in)
 		return c
 	}
@@ -48,7 +48,9 @@ func stepDeployment(w *workload, value *appsv1.Deployment, pods []*pod, known ap
 	current, old := splitRevision(live, w.target.revision)
 	b := deploymentBudget(value, all.want)
 	if value.Spec.Paused && len(old) > 0 {
-		c.scale(w, all, live, w.target, level{floor: all.want - b.unavailable, moves: max(1, b.surge, b.unavailable), minReady: minReady}, in)
+		rest, frozen := withoutSurge(live, current, old, b.surge), all
+		frozen.want = min(all.want, max(all.want-(len(live)-len(rest)), len(rest)))
+		c.scale(w, frozen, rest, w.target, level{floor: all.want - b.unavailable, moves: max(1, b.surge, b.unavailable), minReady: minReady}, in)
 	} else {
 		c.roll(w, all, current, old, w.target, b, minReady, in)
 	}
@@ -56,6 +58,22 @@ func stepDeployment(w *workload, value *appsv1.Deployment, pods []*pod, known ap
 	here.want = all.want
 	c.rollout = c.progress(&here, value, live, known, in)
 	return c
+}
+
+// withoutSurge returns the pods of a rollout that is paused but for those of the new
+// template that are ahead of the old one in their slot: as many as the surge stay
+// beside it, as they are.
+func withoutSurge(live, current, old []*pod, surge int) []*pod {
+	behind, ahead := map[string]bool{}, map[*pod]bool{}
+	for _, p := range old {
+		behind[p.Slot] = true
+	}
+	for _, p := range mostWanted(current) {
+		if behind[p.Slot] && len(ahead) < surge {
+			ahead[p], behind[p.Slot] = true, false
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(live), func(p *pod) bool { return ahead[p] })
 }
 
 // rests reports whether every slot has one available pod of the template in Git,
@@ -89,6 +107,9 @@ func (w *workload) rolloutTarget(value *appsv1.Deployment, pods []*pod, known ap
 			return git // paused in the middle of the rollout
 		}
 	}
+	if back, found := worked(known); known.Back && found {
+		return back // not the one that failed: nothing runs it any more
+	}
 	last := known.History[len(known.History)-1]
 	return template{revision: last.Revision, unit: last.Unit, commit: last.Commit}
 }
@@ -103,6 +124,11 @@ func (w *workload) lastGood(known api.Rollout) (template, bool) {
 	if !known.Failed || known.Revision != w.revision || known.Current == w.revision {
 		return template{}, false
 	}
+	return worked(known)
+}
+
+// worked is the last template of which a rollout was complete.
+func worked(known api.Rollout) (template, bool) {
 	for _, r := range known.History {
 		if r.Revision == known.Current {
 			return template{revision: r.Revision, unit: r.Unit, commit: r.Commit, back: true}, true

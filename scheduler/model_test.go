@@ -37,6 +37,7 @@ type model struct {
 	claims   map[string]api.ClaimHolder
 	checked  time.Time
 	acting   bool              // the leader has no quorum
+	term     uint64            // of the leader
 	slow     bool              // consensus grants no claim now
 	base     api.Snapshot      // before a change
 	quiet    bool              // scenarios print no decisions
@@ -146,7 +147,7 @@ func (m *model) release() {
 }
 
 func (m *model) authority() Authority {
-	return Authority{Leader: "n1", Fleet: "fleet", Quorate: !m.acting}
+	return Authority{Leader: "n1", Fleet: "fleet", Term: m.term, Quorate: !m.acting}
 }
 
 // decide decides once, and again when consensus granted what it asked for.

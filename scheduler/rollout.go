@@ -178,9 +178,18 @@ func (c *change) progress(w *workload, value *appsv1.Deployment, live []*pod, kn
 	}
 	complete := old == 0 && int(updated) == w.want && int(available) == w.want
 	if complete {
-		r.Complete, r.Failed, r.Current = true, false, r.Revision
+		r.Complete, r.Failed = true, false
+		if w.want > 0 { // without a pod nothing shows that it works
+			r.Current = r.Revision
+		}
 	}
-	if !r.Complete && !r.Failed && !value.Spec.Paused && value.Spec.ProgressDeadlineSeconds != nil {
+	switch {
+	case value.Spec.Paused:
+		r.Held = true
+	case r.Held, !r.Complete && !r.Failed && in.begins():
+		r.Held, r.Progressed = false, in.now
+	}
+	if !r.Complete && !r.Failed && !r.Held && !in.foreseen && value.Spec.ProgressDeadlineSeconds != nil {
 		deadline := r.Progressed.Add(seconds(*value.Spec.ProgressDeadlineSeconds))
 		if !in.now.Before(deadline) {
 			r.Failed = true

@@ -39,6 +39,7 @@ import (
 //	drain | undrain NAME
 //	silent | reports NAME        whether a node has said what it runs
 //	acting | quorate             whether the leader has a quorum
+//	elected                      the leader was elected again
 //	slow | fast                  whether consensus grants claims now
 //	release                      claims of lost nodes are released
 //	checked                      the leader made sure it is not cut off
@@ -219,6 +220,8 @@ func (m *model) runFleet(command, name string) (string, error) {
 		m.silent[name] = command == "silent"
 	case "acting", "quorate":
 		m.acting = command == "acting"
+	case "elected":
+		m.term++
 	case "slow", "fast":
 		m.slow = command == "slow"
 	case "release":

@@ -303,6 +303,7 @@ func (r *round) end(pods []*pod) {
 // hold leaves a workload as it is.
 func (c *change) hold(w *workload, in *input) {
 	if rollout, known := in.facts.Rollouts[w.id.String()]; known {
+		rollout.Held = rollout.Held || w.id.Kind == "Deployment" && !rollout.Complete
 		c.rollout = &rollout
 	}
 	if job, known := in.facts.Jobs[w.id.String()]; known {
@@ -410,7 +411,7 @@ func sameFacts(a, b api.Facts) bool {
 		slices.EqualFunc(a.Replaced, b.Replaced, func(x, y api.Replacement) bool { return x.Pods == y.Pods && x.At.Equal(y.At) }) &&
 		maps.EqualFunc(a.Rollouts, b.Rollouts, func(x, y api.Rollout) bool {
 			return x.Revision == y.Revision && x.Started.Equal(y.Started) && x.Progressed.Equal(y.Progressed) &&
-				x.Complete == y.Complete && x.Current == y.Current && x.Failed == y.Failed && x.Back == y.Back && x.Mark == y.Mark && slices.Equal(x.History, y.History)
+				x.Complete == y.Complete && x.Current == y.Current && x.Failed == y.Failed && x.Back == y.Back && x.Held == y.Held && x.Mark == y.Mark && slices.Equal(x.History, y.History)
 		}) && maps.EqualFunc(a.Volumes, b.Volumes, api.Volume.Equal) && slices.EqualFunc(a.Discards, b.Discards, api.Discard.Equal) &&
 		maps.EqualFunc(a.Jobs, b.Jobs, api.JobRun.Equal) && maps.EqualFunc(a.CronJobs, b.CronJobs, api.CronRuns.Equal) &&
 		a.Balance.Equal(b.Balance) && maps.Equal(a.Hindered, b.Hindered) && sameTimes(a.Tainted, b.Tainted) &&

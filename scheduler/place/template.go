@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -97,6 +98,16 @@ func newMold(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 		Weighed:   Amounts{corev1.ResourceCPU: amountOf(corev1.ResourceCPU, weighed[corev1.ResourceCPU]), corev1.ResourceMemory: amountOf(corev1.ResourceMemory, weighed[corev1.ResourceMemory])},
 		HostPorts: hostPorts(spec), Class: spec.PriorityClassName, Bounded: spec.ActiveDeadlineSeconds != nil, Nodes: RulesOf(spec),
 	}
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+		list := newAmounts(c.Resources.Requests)
+		if !lasting(spec, &c) || len(list) == 0 {
+			continue
+		}
+		if r.Containers == nil {
+			r.Containers = map[string]map[corev1.ResourceName]int64{}
+		}
+		r.Containers[c.Name] = list
+	}
 	if limits := newAmounts(requests.PodLimits(pod, requests.PodResourcesOptions{})); len(limits) > 0 {
 		r.Limits = limits
 	}
@@ -124,6 +135,13 @@ func newMold(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 		}
 	}
 	return r
+}
+
+// lasting reports whether a container runs as long as its pod: it is one of the
+// pod's own, or a sidecar.
+func lasting(spec *corev1.PodSpec, c *corev1.Container) bool {
+	own := slices.ContainsFunc(spec.Containers, func(o corev1.Container) bool { return o.Name == c.Name })
+	return own || c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // Cast makes a template of what was kept of it, as good as the one that the mold
