@@ -51,9 +51,13 @@ func (c *client) run(script string) string {
 	}
 }
 
-// requests asks a URL again and again until the function it returns is called,
+// requests asks a URL, once it is answered, again and again until the function it returns is called,
 // which fails the test when a single request has failed.
 func (m *machine) requests(url string) (stop func(during string)) {
+	m.eventually(15*time.Second, "a first request to "+url+" is answered", func() (bool, string) {
+		_, err := get(url)
+		return err == nil, fmt.Sprint(err)
+	})
 	ctx, cancel := context.WithCancel(m.t.Context())
 	done := make(chan struct{})
 	good, failures := 0, []string{}
