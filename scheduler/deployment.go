@@ -33,6 +33,10 @@ func decideDeployment(w *workload, value *appsv1.Deployment, pods []*pod, in *in
 // stepDeployment decides with what is known of the rollout.
 func stepDeployment(w *workload, value *appsv1.Deployment, pods []*pod, known api.Rollout, in *input) change {
 	var c change
+	if value.Spec.Paused && known.Revision == "" && len(pods) == 0 {
+		c.rollout = &known // it was never rolled out, and is not while it is paused
+		return c
+	}
 	w.target = w.rolloutTarget(value, pods, known, in)
 	if w.exclusive {
 		c.exclusiveDeployment(w, value, pods, known, in)
