@@ -166,10 +166,14 @@ func (r *round) beginMove(placed *placer, workloads []workload) {
 // well.
 func (r *round) calm(removals []api.Removal) bool {
 	in := r.in
-	ofMove := func(reason string) bool { return reason == reasonBalanced || reason == reasonUnmoved }
-	if len(r.starts) > 0 || len(in.hindered) > 0 ||
-		slices.ContainsFunc(r.stops, func(s stop) bool { return !ofMove(s.reason) }) ||
-		slices.ContainsFunc(removals, func(d api.Removal) bool { return !ofMove(d.Reason) }) {
+	// Jobs come and go all the time, and none of their pods moves.
+	matters := func(p api.Pod, reason string) bool {
+		return p.Kind != "Job" && p.Kind != "CronJob" && reason != reasonBalanced && reason != reasonUnmoved
+	}
+	if len(in.hindered) > 0 ||
+		slices.ContainsFunc(r.starts, func(s placement) bool { return matters(s.pod.Pod, "") }) ||
+		slices.ContainsFunc(r.stops, func(s stop) bool { return matters(s.pod.Pod, s.reason) }) ||
+		slices.ContainsFunc(removals, func(d api.Removal) bool { return matters(d.Assignment.Pod, d.Reason) }) {
 		return false
 	}
 	for name, back := range in.away {
