@@ -3,7 +3,6 @@ package runtime
 import (
 	"errors"
 	"io"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -144,10 +143,4 @@ func LogPath(namespace, pod, instance, container string, attempt int32) string {
 // LogFolder returns the folder of a pod's logs below the log directory.
 func LogFolder(namespace, pod, instance string) string {
 	return namespace + "_" + pod + "_" + instance
-}
-
-// Grace returns the pod's termination grace period.
-func Grace(spec *corev1.PodSpec) time.Duration {
-	d := decision{spec: spec}
-	return d.grace()
 }
