@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 // relate has the pods of a template want to be with or apart from those of an owner,
@@ -33,11 +35,11 @@ func (s spec) relate(t *corev1.PodTemplateSpec) {
 func (m *model) runPlans(command string) (string, bool) {
 	switch command {
 	case "plan":
-		return describePlan(Foresee(m.snapshot(), m.board(), m.facts, m.now)), true
+		return describePlan(m.foresee()), true
 	case "base":
 		m.base = m.snapshot()
 	case "change":
-		return describeBreaches(ForeseeChange(m.base, m.snapshot(), m.board(), m.facts, m.now)), true
+		return describeBreaches(Foresee(m.base, m.snapshot(), m.board(), m.facts, m.now)), true
 	default:
 		return "", false
 	}
@@ -78,4 +80,12 @@ func describeBreaches(p Plan) string {
 		}
 	}
 	return out.String()
+}
+
+// foresee is the plan for a fleet of which it is not known what it follows, without
+// what differs and what would be lost with a node.
+func (m *model) foresee() Plan {
+	p := Foresee(api.Snapshot{}, m.snapshot(), m.board(), m.facts, m.now)
+	p.Objects, p.Losses = NoObjects(), []Loss{}
+	return p
 }

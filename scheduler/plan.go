@@ -56,34 +56,24 @@ func (p Plan) Empty() bool {
 // each step, and no workload has more steps than pods.
 const maxRounds = 10_000
 
-// Foresee runs the scheduler on paper until it comes to rest: pods start and
-// become ready at once, and go when they are told to. What it finds is what the
-// fleet would do if every new pod worked. The calendar stands still: no run of a
-// CronJob becomes due and no Job is late. A Job whose first pods start has
-// succeeded as a whole: what it starts after them is not foreseen.
-func Foresee(snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
-	first := rest{board: board, facts: facts, now: now}
-	return foresee(api.Snapshot{}, snapshot, first, comeToRest(snapshot, board, facts, now))
-}
-
-// ForeseeChange foresees what a fleet would do when one snapshot takes the place
-// of another: what is on the board comes to rest with the old one first. What
-// would happen if one of the nodes died after that is part of the plan.
-func ForeseeChange(old, snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
+// Foresee foresees what a fleet would do when one snapshot takes the place of
+// another: what is on the board comes to rest with the old one first, when that is
+// known. What would happen if one of the nodes died after that is part of the plan.
+//
+// It runs the scheduler on paper until it comes to rest: pods start and become ready
+// at once, and go when they are told to. What it finds is what the fleet would do if
+// every new pod worked. The calendar stands still: no run of a CronJob becomes due and
+// no Job is late. A Job whose first pods start has succeeded as a whole: what it
+// starts after them is not foreseen.
+func Foresee(old, snapshot api.Snapshot, board api.Board, facts api.Facts, now time.Time) Plan {
 	first := rest{board: board, facts: facts, now: now}
 	if old.Known() {
 		first = comeToRest(old, board, facts, now)
 	}
 	last := comeToRest(snapshot, first.board, first.facts, first.now)
-	p := foresee(old, snapshot, first, last)
-	p.Objects, p.Losses = compareObjects(old, snapshot), foreseeLosses(snapshot, last)
-	return p
-}
-
-// foresee says what happens to pods, budgets and quotas between two rests.
-func foresee(old, snapshot api.Snapshot, first, last rest) Plan {
 	p := compare(first.board.Assigned.Pods, last.board.Assigned, last.reasons)
 	p.Budgets, p.Quotas = compareBudgets(old, snapshot, first, last), compareQuotas(first, last)
+	p.Objects, p.Losses = compareObjects(old, snapshot), foreseeLosses(snapshot, last)
 	return p
 }
 
@@ -209,7 +199,7 @@ func obeyed(board api.Board, set api.AssignmentSet, now time.Time) api.Board {
 
 func compare(former []api.Assignment, after api.AssignmentSet, reasons map[string]string) Plan {
 	p := Plan{Start: []Step{}, Stop: []Step{}, Move: []Move{}, Pending: []Step{}, Budgets: []BudgetBreach{}, Quotas: []QuotaBreach{}, Losses: []Loss{}}
-	p.Objects = compareObjects(api.Snapshot{}, api.Snapshot{})
+	p.Objects = NoObjects()
 	before := make(map[string]bool, len(former))
 	for _, a := range former {
 		before[a.Pod.Instance] = true

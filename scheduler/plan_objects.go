@@ -23,6 +23,9 @@ type ObjectChange struct {
 
 func (o Objects) empty() bool { return len(o.Added)+len(o.Changed)+len(o.Removed) == 0 }
 
+// NoObjects is what differs where that is not known.
+func NoObjects() Objects { return compareObjects(api.Snapshot{}, api.Snapshot{}) }
+
 // compareObjects lists what differs. Where something is written makes no
 // difference.
 func compareObjects(old, snapshot api.Snapshot) Objects {

@@ -17,13 +17,13 @@ func TestForesee(t *testing.T) {
 	if err := m.settle(20); err != nil {
 		t.Fatal(err)
 	}
-	if p := Foresee(m.snapshot(), m.board(), m.facts, m.now); !p.Empty() || p.Stay != 4 {
+	if p := m.foresee(); !p.Empty() || p.Stay != 4 {
 		t.Errorf("the plan for what runs is %+v, want nothing to do and 4 pods that stay", p)
 	}
 	delete(m.objects, "Deployment/old")
 	m.commitSpec(spec{kind: "Deployment", name: "web", revision: "b", replicas: 3, minReady: 10, history: 5})
 	m.commitSpec(spec{kind: "ReplicaSet", name: "big", revision: "a", replicas: 2, cpu: "1500m"})
-	got := Foresee(m.snapshot(), m.board(), m.facts, m.now)
+	got := m.foresee()
 	want := Plan{
 		Objects: compareObjects(api.Snapshot{}, api.Snapshot{}), Move: []Move{}, Losses: []Loss{}, Budgets: []BudgetBreach{}, Quotas: []QuotaBreach{},
 		Start: []Step{
@@ -60,7 +60,7 @@ func TestForeseeChange(t *testing.T) {
 	m.commitSpec(spec{kind: "Deployment", name: "same", revision: "a", replicas: 2, history: 5})
 	m.commitSpec(spec{kind: "Deployment", name: "big", revision: "a", replicas: 3, cpu: "1500m", history: 5})
 	m.commitSpec(spec{kind: "Deployment", name: "here", revision: "a", replicas: 1, hostname: "n1", history: 5})
-	got := ForeseeChange(old, m.snapshot(), board, m.facts, m.now)
+	got := Foresee(old, m.snapshot(), board, m.facts, m.now)
 	names := func(list []ObjectChange) (out []string) {
 		for _, o := range list {
 			out = append(out, o.Object)

@@ -63,23 +63,9 @@ func planCommand() *cobra.Command {
 		if len(args) > 0 {
 			folder = args[0]
 		}
-		head, err := readRevision(cmd, folder, f.head)
+		plan, err := makePlan(cmd, cfg, folder, f)
 		if err != nil {
 			return err
-		}
-		var base api.Snapshot
-		if f.base != "" {
-			if base, err = readRevision(cmd, folder, f.base); err != nil {
-				return err
-			}
-		}
-		fleet, live, err := fleetOf(cmd, cfg, f)
-		if err != nil {
-			return err
-		}
-		plan := scheduler.ForeseeChange(base, head, fleet.Board, fleet.Facts, time.Now())
-		if live && f.base == "" {
-			plan.Objects = scheduler.Objects{} // what runs is known by its pods alone
 		}
 		switch err := print(cmd.OutOrStdout(), plan); {
 		case err != nil:
@@ -94,25 +80,52 @@ func planCommand() *cobra.Command {
 	return cmd
 }
 
+// makePlan reads what there is to read, and foresees what comes of it. What a
+// fleet that runs has in force is its base, where this repository has that commit.
+func makePlan(cmd *cobra.Command, cfg daemon.Config, folder string, f planFlags) (scheduler.Plan, error) {
+	head, err := readRevision(cmd, folder, f.head)
+	if err != nil {
+		return scheduler.Plan{}, err
+	}
+	fleet, live, err := fleetOf(cmd, cfg, f)
+	if err != nil {
+		return scheduler.Plan{}, err
+	}
+	var base api.Snapshot
+	switch {
+	case f.base != "":
+		if base, err = readRevision(cmd, folder, f.base); err != nil {
+			return scheduler.Plan{}, err
+		}
+	case live:
+		base = inForce(cmd, cfg, folder)
+	}
+	plan := scheduler.Foresee(base, head, fleet.Board, fleet.Facts, time.Now())
+	if live && !base.Known() {
+		plan.Objects = scheduler.NoObjects() // what runs is known by its pods alone
+	}
+	return plan, nil
+}
+
+// inForce reads the folder at the commit that the daemon has in force; it is not
+// known when the folder's repository does not have that commit.
+func inForce(cmd *cobra.Command, cfg daemon.Config, folder string) api.Snapshot {
+	status, err := daemon.NewClient(cfg.Socket()).Status(cmd.Context())
+	if err == nil && len(status.Units) == 1 {
+		var snapshot api.Snapshot
+		var problems []api.Invalid
+		if snapshot, problems, err = checkAt(cmd.Context(), folder, string(status.Units[0].Accepted.Commit)); err == nil && !api.Refused(problems) {
+			return snapshot
+		}
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), "the commit in force is not in this repository: the plan shows pods, and no objects that differ (--base names a commit to compare with)")
+	return api.Snapshot{}
+}
+
 // readRevision reads a folder at a revision, or as it is on disk when the revision
 // is empty. Mistakes are printed and are an error.
 func readRevision(cmd *cobra.Command, folder, revision string) (api.Snapshot, error) {
-	read := func(ctx context.Context) (api.Snapshot, []api.Invalid, error) {
-		dir, err := filepath.Abs(folder)
-		if err != nil {
-			return api.Snapshot{}, nil, fmt.Errorf("plan for %s: %w", folder, err)
-		}
-		root := gitsync.Root(dir)
-		if revision == "" {
-			return gitsync.Check(ctx, root, dir)
-		}
-		inside, err := filepath.Rel(root, dir)
-		if err != nil {
-			return api.Snapshot{}, nil, fmt.Errorf("plan for %s: %w", folder, err)
-		}
-		return gitsync.CheckCommit(ctx, root, revision, inside)
-	}
-	snapshot, problems, err := read(cmd.Context())
+	snapshot, problems, err := checkAt(cmd.Context(), folder, revision)
 	if err != nil {
 		return api.Snapshot{}, err
 	}
@@ -127,6 +140,24 @@ func readRevision(cmd *cobra.Command, folder, revision string) (api.Snapshot, er
 		return api.Snapshot{}, exitError(1)
 	}
 	return snapshot, nil
+}
+
+// checkAt checks a folder at a revision, or as it is on disk when the revision is
+// empty.
+func checkAt(ctx context.Context, folder, revision string) (api.Snapshot, []api.Invalid, error) {
+	dir, err := filepath.Abs(folder)
+	if err != nil {
+		return api.Snapshot{}, nil, fmt.Errorf("plan for %s: %w", folder, err)
+	}
+	root := gitsync.Root(dir)
+	if revision == "" {
+		return gitsync.Check(ctx, root, dir)
+	}
+	inside, err := filepath.Rel(root, dir)
+	if err != nil {
+		return api.Snapshot{}, nil, fmt.Errorf("plan for %s: %w", folder, err)
+	}
+	return gitsync.CheckCommit(ctx, root, revision, inside)
 }
 
 // fleetOf returns the fleet to plan for, and whether it is the one that runs.

@@ -56,7 +56,7 @@ func TestGoldenBadInput(t *testing.T) {
 				out.WriteString(p.Error() + "\n")
 			}
 			if !api.Refused(problems) {
-				plan := scheduler.ForeseeChange(good, snapshot, fleet.Board, fleet.Facts, time.Date(2026, 1, 1, 12, 0, 30, 0, time.UTC))
+				plan := scheduler.Foresee(good, snapshot, fleet.Board, fleet.Facts, time.Date(2026, 1, 1, 12, 0, 30, 0, time.UTC))
 				if err := printPlan(&out, plan); err != nil {
 					t.Fatal(err)
 				}

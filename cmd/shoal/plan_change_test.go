@@ -31,7 +31,7 @@ func TestGoldenChange(t *testing.T) {
 		}
 		return snapshot
 	}
-	plan := scheduler.ForeseeChange(read("base"), read("head"), fleet.Board, fleet.Facts, time.Date(2026, 1, 1, 12, 0, 30, 0, time.UTC))
+	plan := scheduler.Foresee(read("base"), read("head"), fleet.Board, fleet.Facts, time.Date(2026, 1, 1, 12, 0, 30, 0, time.UTC))
 	for form, print := range planPrinters {
 		t.Run(form, func(t *testing.T) {
 			var out bytes.Buffer

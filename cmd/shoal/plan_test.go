@@ -71,7 +71,7 @@ func TestGoldenPlans(t *testing.T) {
 			var out bytes.Buffer
 			if api.Refused(problems) {
 				out.WriteString("a node would refuse this\n")
-			} else if err := printPlan(&out, scheduler.ForeseeChange(api.Snapshot{}, snapshot, fleet.Board, fleet.Facts, time.Date(2026, 1, 1, 12, 0, 30, 0, time.UTC))); err != nil {
+			} else if err := printPlan(&out, scheduler.Foresee(api.Snapshot{}, snapshot, fleet.Board, fleet.Facts, time.Date(2026, 1, 1, 12, 0, 30, 0, time.UTC))); err != nil {
 				t.Fatal(err)
 			}
 			golden := "testdata/plans/" + name + ".txt"

@@ -201,10 +201,10 @@ func (m *machine) daemonLog() string {
 }
 
 // shoal runs a command of the program about this machine.
-func (m *machine) shoal(command string) (string, error) {
+func (m *machine) shoal(command string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program(m.t), m.args(command)...)
+	cmd := exec.CommandContext(ctx, program(m.t), append(m.args(command), args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -3,7 +3,9 @@
 package onenode
 
 import (
+	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,6 +112,16 @@ func TestRollback(t *testing.T) {
 		}
 	}
 	requests("the rollback")
+
+	// What runs is compared with what is on disk, and not committed yet.
+	if out, err := m.shoal("plan", r.dir); err != nil || !strings.HasPrefix(out, "0 pods start, 0 stop, 2 stay") {
+		t.Errorf("a plan of what is in force: %v\n%s", err, out)
+	}
+	r.write(map[string]string{"hello.yaml": fmt.Sprintf(rollbackYAML, "fourth", "hello:1")})
+	var exit *exec.ExitError
+	if out, err := m.shoal("plan", r.dir); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(out, "~ ConfigMap default/hello") || !strings.Contains(out, "2 pods start, 2 stop, 0 stay") {
+		t.Errorf("a plan of other configuration: %v\n%s", err, out)
+	}
 	if out, _ := m.shoal("status"); strings.Contains(out, "rolled back") {
 		t.Errorf("the alarm stays:\n%s", out)
 	}
