@@ -291,7 +291,7 @@ func TestDial(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		defer pin.Close()
+		defer pin.Close() //nolint:errcheck // only a handle
 		if err := unix.Setns(int(pin.Fd()), unix.CLONE_NEWNET); err != nil {
 			t.Error(err)
 			return
