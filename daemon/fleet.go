@@ -171,12 +171,20 @@ type logsQuestion struct {
 
 // serveStream serves what another node opens.
 func (c *control) serveStream(ctx context.Context, _, kind string, stream peer.Stream) error {
-	if kind == streamObjects {
+	switch kind {
+	case streamObjects:
 		return c.repo.Serve(ctx, stream)
+	case streamExec:
+		return c.serveExec(ctx, stream)
+	case streamForward:
+		return c.serveForward(ctx, stream)
+	case streamLogs:
+		return c.serveLogs(ctx, stream)
 	}
-	if kind != streamLogs {
-		return fmt.Errorf("no such stream: %q", kind)
-	}
+	return fmt.Errorf("no such stream: %q: this daemon may be older than the one that asks", kind)
+}
+
+func (c *control) serveLogs(ctx context.Context, stream peer.Stream) error {
 	var q logsQuestion
 	if err := readLine(stream, &q); err != nil {
 		return err

@@ -290,6 +290,7 @@ func (c *control) apiConfig(version string) kubeapi.Config {
 		Logs: func(ctx context.Context, instance, container string, options corev1.PodLogOptions) (io.ReadCloser, error) {
 			return c.logs(ctx, instance, container, options)
 		},
+		Containers: containers{c},
 		Ready: func() error {
 			if v := c.view.Load(); v == nil || !v.observed {
 				return errors.New("the pods of this machine have not been listed yet: containerd does not answer")

@@ -106,11 +106,20 @@ type Credential struct {
 }
 
 // Streams are where a command in a container reads and writes. Nil ones are
-// left out.
+// left out. A writer that does not return holds the command back; it and Stdin
+// must return once the command's context has ended. With a TTY everything goes to
+// Stdout, and Resize brings the sizes of the terminal, until it is closed.
 type Streams struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	TTY            bool
+	Resize         <-chan Size
+}
+
+// Size is the size of a terminal, in characters. Its JSON is Kubernetes'.
+type Size struct {
+	Width  uint16
+	Height uint16
 }
 
 // What an engine's errors mean. Engines wrap these.

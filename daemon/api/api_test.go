@@ -301,7 +301,8 @@ func TestAnswers(t *testing.T) {
 		{"no such object", "/api/v1/namespaces/ns/pods/nope", "application/json", 404, `pods \"nope\" not found`},
 		{"no such resource", "/api/v1/unicorns", "application/json", 404, "could not find"},
 		{"no such group", "/apis/example.com/v1/pods", "application/json", 404, "could not find"},
-		{"no such subresource", "/api/v1/namespaces/ns/pods/web-1/exec", "application/json", 404, "could not find"},
+		{"no such subresource", "/api/v1/namespaces/ns/pods/web-1/proxy", "application/json", 404, "could not find"},
+		{"a command without a connection", "/api/v1/namespaces/ns/pods/web-1/exec?command=ls&stdout=1", "application/json", 400, "Upgrade request required"},
 		{"a field selector", "/api/v1/pods?fieldSelector=status.phase%3DFailed", "application/json", 200, `"items":[]`},
 		{"a field that cannot be selected", "/api/v1/pods?fieldSelector=spec.x%3D1", "application/json", 400, "not supported"},
 		{"a bad label selector", "/api/v1/pods?labelSelector=%21%21", "application/json", 400, "labelSelector"},
@@ -321,6 +322,7 @@ func TestAnswers(t *testing.T) {
 		{"what a Deployment uses", "/apis/metrics.k8s.io/v1beta1/namespaces/ns/deployments", "application/json", 404, "could not find"},
 		{"discovery of usage", "/apis/metrics.k8s.io/v1beta1", "application/json", 200, `"kind":"PodMetrics"`},
 		{"discovery", "/apis/apps/v1", "application/json", 200, `"name":"deployments"`},
+		{"discovery of what can be connected to", "/api/v1", "application/json", 200, `"name":"pods/exec"`},
 		{"groups", "/apis", "application/json", 200, `"name":"apps"`},
 		{"OpenAPI", "/openapi/v3/api/v1", "application/json", 200, "io.k8s.api.core.v1.Pod"},
 		{"an unknown path", "/x", "application/json", 404, "could not find"},
@@ -346,7 +348,8 @@ func TestWritesNameThePlaceInGit(t *testing.T) {
 		{http.MethodPut, "/api/v1/namespaces/ns/configmaps/x", "ConfigMap ns/x is not in Git; this API is read-only: commit the change to https://git.example.com/fleet"},
 		{http.MethodPost, "/apis/apps/v1/namespaces/ns/deployments", "this API is read-only: commit the change to https://git.example.com/fleet"},
 		{http.MethodPatch, "/apis/apps/v1/namespaces/ns/deployments/web/scale", "read-only"},
-		{http.MethodPost, "/api/v1/namespaces/ns/pods/web-1/exec", "change it there"},
+		{http.MethodPut, "/api/v1/namespaces/ns/pods/web-1/exec", "change it there"},
+		{http.MethodPost, "/api/v1/namespaces/ns/pods/web-1/eviction", "change it there"},
 	}
 	for _, tt := range tests {
 		request, err := http.NewRequest(tt.method, f.http.URL+tt.path, strings.NewReader("{}"))

@@ -93,6 +93,9 @@ func (s *Server) serveResources(w http.ResponseWriter, r *http.Request) {
 		})
 		if k.Kind == "Pod" {
 			list.APIResources = append(list.APIResources, metav1.APIResource{Name: "pods/log", Namespaced: true, Kind: "Pod", Verbs: metav1.Verbs{"get"}})
+			for _, c := range connections {
+				list.APIResources = append(list.APIResources, metav1.APIResource{Name: "pods/" + c.subresource, Namespaced: true, Kind: c.kind, Verbs: metav1.Verbs{"create", "get"}})
+			}
 		}
 	}
 	if len(list.APIResources) == 0 {
@@ -188,8 +191,8 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 	s.fail(w, r, notFoundPath(r))
 }
 
-// serveAccessReview answers "may I?": reading yes, everything else no. It is
-// the one POST of this API, and stores nothing.
+// serveAccessReview answers "may I?": reading yes, connecting to containers yes,
+// everything else no. It stores nothing.
 func (s *Server) serveAccessReview(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
@@ -201,14 +204,15 @@ func (s *Server) serveAccessReview(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, apierrors.NewBadRequest("read the review: "+err.Error()))
 		return
 	}
-	verb := ""
+	verb, connects := "", false
 	if a := review.Spec.ResourceAttributes; a != nil {
 		verb = a.Verb
+		connects = verb == "create" && a.Group == "" && a.Resource == "pods" && connected(a.Subresource)
 	} else if a := review.Spec.NonResourceAttributes; a != nil {
 		verb = a.Verb
 	}
 	review.Status = authorizationv1.SubjectAccessReviewStatus{
-		Allowed: slices.Contains([]string{"get", "list", "watch"}, verb),
+		Allowed: connects || slices.Contains([]string{"get", "list", "watch"}, verb),
 	}
 	if !review.Status.Allowed {
 		review.Status.Reason = "the API is read-only: changes are commits"

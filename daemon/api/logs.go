@@ -18,15 +18,9 @@ import (
 const defaultContainer = "kubectl.kubernetes.io/default-container"
 
 func (s *Server) serveLog(w http.ResponseWriter, r *http.Request, q request) {
-	s.update()
-	e, found := s.store.get(q.kind.GroupKind(), q.namespace, q.name)
-	if !found {
-		s.fail(w, r, apierrors.NewNotFound(q.kind.Resource().GroupResource(), q.name))
-		return
-	}
-	pod, ok := e.object.(*corev1.Pod)
-	if !ok {
-		s.fail(w, r, fmt.Errorf("pod %s: not a pod", q.name))
+	pod, err := s.pod(q)
+	if err != nil {
+		s.fail(w, r, err)
 		return
 	}
 	options, err := logOptions(r.URL.Query(), pod)
@@ -45,6 +39,20 @@ func (s *Server) serveLog(w http.ResponseWriter, r *http.Request, q request) {
 	flushing := &flusher{w, http.NewResponseController(w)}
 	_ = flushing.control.Flush()
 	_, _ = io.Copy(flushing, stream) // the answer has begun: an error can only end it
+}
+
+// pod returns the pod that a request is about.
+func (s *Server) pod(q request) (*corev1.Pod, error) {
+	s.update()
+	e, found := s.store.get(q.kind.GroupKind(), q.namespace, q.name)
+	if !found {
+		return nil, apierrors.NewNotFound(q.kind.Resource().GroupResource(), q.name)
+	}
+	pod, ok := e.object.(*corev1.Pod)
+	if !ok {
+		return nil, fmt.Errorf("pod %s: not a pod", q.name)
+	}
+	return pod, nil
 }
 
 // flusher sends every write on at once, and gives up on a client that does not

@@ -35,6 +35,8 @@ type Config struct {
 	Logs func(ctx context.Context, instance, container string, options corev1.PodLogOptions) (io.ReadCloser, error)
 	// Usage is what nodes and pods use, as far as it is known: one of each node.
 	Usage func() []api.Usage
+	// Containers are those of the fleet.
+	Containers Containers
 	// Gather brings in what other nodes know of a kind, within a second or so;
 	// nil when there are none. Objects then lists it.
 	Gather func(ctx context.Context, kind string)
@@ -196,6 +198,8 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case q.connects() && (r.Method == http.MethodGet || r.Method == http.MethodPost):
+		s.serveConnect(w, r, q)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.refuseWrite(w, r, q)
 	case q.subresource == "log" && q.kind.Kind == "Pod":

@@ -90,8 +90,14 @@ type Stream interface {
 	CloseWrite() error
 }
 
-// Open opens an opaque stream of some kind to a member. It ends with ctx.
+// Open opens an opaque stream of some kind to a member. It ends with ctx, which
+// must end at some time.
 func (p *Peers) Open(ctx context.Context, id, kind string) (Stream, error) {
+	// The connection stays for as long, though no message may be sent.
+	p.mu.Lock()
+	p.opened[id]++
+	p.mu.Unlock()
+	context.AfterFunc(ctx, func() { p.closed(id) })
 	conn, err := p.conn(id)
 	if err != nil {
 		return nil, err
@@ -102,6 +108,15 @@ func (p *Peers) Open(ctx context.Context, id, kind string) (Stream, error) {
 		return nil, fmt.Errorf("open a stream to node %.12s: %s", id, status.Convert(err).Message())
 	}
 	return &pipe{stream: s, close: s.CloseSend}, nil
+}
+
+// closed notes that an opaque stream to a node has ended.
+func (p *Peers) closed(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.opened[id]--; p.opened[id] == 0 {
+		delete(p.opened, id)
+	}
 }
 
 func (p *Peers) handleOpen(_ any, s grpc.ServerStream) error {

@@ -259,3 +259,48 @@ func TestGarbage(t *testing.T) {
 		t.Errorf("got %+v", m)
 	}
 }
+
+// TestStreamsOutliveSilence: the connection of an open stream is not idle, though
+// no message was sent for long.
+func TestStreamsOutliveSilence(t *testing.T) {
+	_, ends := newFleet(t)
+	a, b := ends[0], ends[1]
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s, err := a.Open(ctx, b.node.ID, "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := lineKey{b.node.ID, bulk}
+	if !a.retire(key, &line{}) {
+		t.Fatal("an idle line did not retire")
+	}
+	if _, err := s.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(s); string(got) != "hello" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	cancel()
+	deadline := time.Now().Add(10 * time.Second)
+	for open := 1; open > 0; open = a.streams(b.node.ID) {
+		if time.Now().After(deadline) {
+			t.Fatal("a stream that has ended is counted for ever")
+		}
+	}
+	a.retire(key, &line{})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.conns[b.node.ID] != nil {
+		t.Error("the connection stays without a stream")
+	}
+}
+
+func (p *Peers) streams(id string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.opened[id]
+}

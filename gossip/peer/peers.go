@@ -61,9 +61,10 @@ type Peers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex
-	lines map[lineKey]*line
-	conns map[string]*grpc.ClientConn
+	mu     sync.Mutex
+	lines  map[lineKey]*line
+	conns  map[string]*grpc.ClientConn
+	opened map[string]int // opaque streams to each node, which need its connection
 	// incoming are the streams from each node.
 	incoming map[string]*caller
 
@@ -84,7 +85,7 @@ type lineKey struct {
 
 // New returns a Peers that does not listen before Run.
 func New(cfg Config) (*Peers, error) {
-	p := &Peers{cfg: cfg, lines: map[lineKey]*line{}, conns: map[string]*grpc.ClientConn{}, incoming: map[string]*caller{}}
+	p := &Peers{cfg: cfg, lines: map[lineKey]*line{}, conns: map[string]*grpc.ClientConn{}, opened: map[string]int{}, incoming: map[string]*caller{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	// Whoever holds a key may connect: strangers come to join. What is not for
 	// strangers is refused at each stream.

@@ -159,7 +159,7 @@ func (p *Peers) retire(key lineKey, l *line) bool {
 	if key.lane == fast {
 		other.lane = bulk
 	}
-	if conn := p.conns[key.id]; conn != nil && p.lines[other] == nil {
+	if conn := p.conns[key.id]; conn != nil && p.lines[other] == nil && p.opened[key.id] == 0 {
 		delete(p.conns, key.id)
 		_ = conn.Close() // idle
 	}

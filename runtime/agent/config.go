@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"syscall"
@@ -133,8 +134,9 @@ type Network interface {
 	Sandboxes
 }
 
-// Sandboxes finds what there is.
+// Sandboxes finds what there is, and connects to a port in it.
 type Sandboxes interface {
+	Dial(ctx context.Context, instance string, port uint16) (net.Conn, error)
 	Get(instance string) (info network.Info, found bool)
 	List() ([]network.Info, error)
 	Sweep(ctx context.Context, keep func(instance string) bool) ([]string, error)

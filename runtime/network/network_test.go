@@ -2,7 +2,10 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -268,5 +272,63 @@ func TestHosts(t *testing.T) {
 	pod.Spec.HostNetwork = true
 	if got := string(Hosts(pod, []string{"10.64.0.2"}, "cluster.local", []byte("1.2.3.4 node"))); got != "1.2.3.4 node\n192.0.2.9\ta\tb\n" {
 		t.Errorf("host network: %q", got)
+	}
+}
+
+// What listens on a pod's loopback interface is reached from outside of it, and
+// this process stays where it is.
+func TestDial(t *testing.T) {
+	n, _ := newNetwork(t)
+	s := Sandbox{Instance: "i1", Namespace: "default", Pod: "p", Hostname: "box"}
+	if _, err := n.Prepare(s); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan net.Listener, 1)
+	go spare(func() {
+		defer close(listening)
+		pin, err := os.Open(n.pin("i1", "net"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer pin.Close() //nolint:errcheck // only a handle
+		if err := unix.Setns(int(pin.Fd()), unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+			return
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:7070")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		listening <- l
+	})
+	l, ok := <-listening
+	if !ok {
+		return
+	}
+	defer l.Close()
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			_, _ = io.WriteString(conn, "hello")
+			_ = conn.Close()
+		}
+	}()
+	conn, err := n.Dial(t.Context(), "i1", 7070)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got, err := io.ReadAll(conn); string(got) != "hello" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := n.Dial(t.Context(), "i1", 7071); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a port where nobody listens: got %v", err)
+	}
+	if _, err := n.Dial(t.Context(), "i2", 7070); err == nil {
+		t.Error("a pod that is not there was reached")
+	}
+	if isHost(n.pin("i1", "net")) {
+		t.Error("this process moved")
 	}
 }

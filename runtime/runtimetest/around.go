@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +16,9 @@ import (
 // Network is a pod network in memory. The zero value is ready.
 type Network struct {
 	PodCIDR netip.Prefix // a /24; zero means 10.64.0.0/24
+	// Answer talks to whoever connects to a port of a pod, and closes conn; nil:
+	// nobody listens.
+	Answer func(instance string, port uint16, conn net.Conn)
 
 	mu        sync.Mutex
 	sandboxes map[string]network.Info
@@ -94,6 +98,16 @@ func (n *Network) Get(instance string) (network.Info, bool) {
 	defer n.mu.Unlock()
 	info, found := n.sandboxes[instance]
 	return info, found
+}
+
+// Dial connects to what Answer is.
+func (n *Network) Dial(_ context.Context, instance string, port uint16) (net.Conn, error) {
+	if _, found := n.Get(instance); !found || n.Answer == nil {
+		return nil, fmt.Errorf("dial port %d of pod %s: connection refused", port, instance)
+	}
+	near, far := net.Pipe()
+	go n.Answer(instance, port, far)
+	return near, nil
 }
 
 // List returns every sandbox, sorted by instance.

@@ -47,6 +47,8 @@ type container struct {
 	task    bool
 	onTerm  int // exit code on TERM; negative: ignored
 	exitNow int // exit code at once; negative: runs on
+
+	ended chan struct{} // closed when it ends, or is removed
 }
 
 // NewMemory returns an engine that holds the given images.
@@ -180,7 +182,7 @@ func (m *Memory) Create(_ context.Context, s runtime.ContainerSpec) error {
 	if len(s.Command) == 0 {
 		return fmt.Errorf("%w: nothing to run", runtime.ErrConfig)
 	}
-	c := &container{spec: s, task: true, onTerm: -1, exitNow: -1, held: runtime.Held{
+	c := &container{spec: s, task: true, onTerm: -1, exitNow: -1, ended: make(chan struct{}), held: runtime.Held{
 		Container: runtime.Container{
 			ID: s.ID, Name: s.Name, Init: s.Init, Attempt: s.Attempt, Crashes: s.Crashes, Sandbox: s.Sandbox,
 			State: runtime.ContainerCreated, Image: s.Image, ImageID: image,
@@ -234,8 +236,18 @@ func (m *Memory) end(c *container, code int32, asked bool) {
 	if code == 0 {
 		c.held.Reason = runtime.EndedCompleted
 	}
+	c.stop()
 	m.Observe(Change{Held: c.held, Asked: asked})
 	m.poke(c.held.ID)
+}
+
+// stop ends the commands in a container.
+func (c *container) stop() {
+	select {
+	case <-c.ended:
+	default:
+		close(c.ended)
+	}
 }
 
 func (m *Memory) poke(id string) {
@@ -293,6 +305,9 @@ func (m *Memory) Remove(_ context.Context, id string) error {
 		return err
 	}
 	defer unlock()
+	if c := m.containers[id]; c != nil {
+		c.stop()
+	}
 	delete(m.containers, id)
 	return nil
 }
@@ -364,28 +379,6 @@ func (m *Memory) Images(context.Context) ([]runtime.ImageInfo, error) {
 	}
 	slices.SortFunc(out, func(a, b runtime.ImageInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return out, nil
-}
-
-// Exec understands echo and exit.
-func (m *Memory) Exec(_ context.Context, id string, command []string, streams runtime.Streams) (int, error) {
-	unlock, err := m.lock()
-	if err != nil {
-		return 0, err
-	}
-	defer unlock()
-	c := m.containers[id]
-	if c == nil || c.held.State != runtime.ContainerRunning {
-		return 0, fmt.Errorf("exec in %s: %w", id, runtime.ErrNotFound)
-	}
-	if command[0] == "echo" && streams.Stdout != nil {
-		fmt.Fprintln(streams.Stdout, strings.Join(command[1:], " "))
-	}
-	if len(command) == 3 {
-		if match := exitScript.FindStringSubmatch(command[2]); match != nil {
-			return strconv.Atoi(match[1])
-		}
-	}
-	return 0, nil
 }
 
 // Watch calls poke for every event until ctx ends or the engine goes down.

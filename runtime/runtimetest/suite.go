@@ -1,7 +1,6 @@
 package runtimetest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -44,6 +43,13 @@ func Run(t *testing.T, make func(t *testing.T) Fixture) {
 		{"what was created and not started is seen as such", testCreated},
 		{"removal removes, twice", testRemoval},
 		{"commands run in containers", testExec},
+		{"a command is in the container's place", testExecPlace},
+		{"a command reads its input to the end", testExecInput},
+		{"a command has a terminal", testExecTerminal},
+		{"a command is killed with its context", testExecKilled},
+		{"a command waits for whoever reads it", testExecSlow},
+		{"a command ends with its container", testExecEnds},
+		{"what cannot be run is said", testExecMissing},
 		{"an end pokes", testPoke},
 		{"images are listed", testImages},
 	} {
@@ -250,19 +256,6 @@ func testRemoval(t *testing.T, s suite) {
 	}
 	if _, err := s.Engine.Start(t.Context(), spec.ID); !errors.Is(err, runtime.ErrNotFound) {
 		t.Errorf("Start: got %v", err)
-	}
-}
-
-func testExec(t *testing.T, s suite) {
-	spec := s.run(t, "sleep", "1000")
-	var out bytes.Buffer
-	code, err := s.Engine.Exec(t.Context(), spec.ID, []string{"echo", "hello", "you"}, runtime.Streams{Stdout: &out})
-	if code != 0 || err != nil || out.String() != "hello you\n" {
-		t.Errorf("echo: got %d, %v, %q", code, err, out.String())
-	}
-	code, err = s.Engine.Exec(t.Context(), spec.ID, []string{"sh", "-c", "exit 5"}, runtime.Streams{})
-	if code != 5 || err != nil {
-		t.Errorf("exit: got %d, %v", code, err)
 	}
 }
 

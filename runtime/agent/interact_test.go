@@ -1,0 +1,86 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/shoal-dev/shoal/runtime"
+)
+
+// TestInteract: commands run in a pod's container, its outputs are followed, and
+// its ports are reached without a rule of the machine, from one that listens on
+// the loopback interface only.
+func TestInteract(t *testing.T) {
+	h := newHouse(t)
+	p := pod("box", "mkdir /www; echo hello > /www/index.html; httpd -p 127.0.0.1:8080 -h /www; while true; do echo out; echo err >&2; sleep 0.05; done",
+		func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever })
+	h.run(p)
+	h.eventually(p, 30*time.Second, "ready", ready)
+
+	var out bytes.Buffer
+	code, err := h.agent.Exec(t.Context(), p.Instance(), "", []string{"sh", "-c", "cat /www/index.html; exit 9"}, runtime.Streams{Stdout: &out})
+	if code != 9 || err != nil || out.String() != "hello\n" {
+		t.Errorf("exec: got %d, %v, %q", code, err, out.String())
+	}
+	if _, err := h.agent.Exec(t.Context(), p.Instance(), "nope", []string{"true"}, runtime.Streams{}); !errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("exec in an absent container: got %v", err)
+	}
+
+	conn, err := h.agent.Forward(t.Context(), p.Instance(), 8080)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nhello\n") {
+		t.Errorf("forward: got %q, %v", answer, err)
+	}
+	_ = conn.Close()
+	if _, err := h.agent.Forward(t.Context(), p.Instance(), 8081); err == nil {
+		t.Error("forward to a port where nobody listens: no error")
+	}
+
+	stdout, intoOut := io.Pipe()
+	stderr, intoErr := io.Pipe()
+	var g errgroup.Group
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	attached := make(chan struct{})
+	g.Go(func() error {
+		defer close(attached)
+		return h.agent.Attach(ctx, p.Instance(), "app", runtime.Streams{Stdout: intoOut, Stderr: intoErr})
+	})
+	for want, from := range map[string]io.Reader{"out\nout\n": stdout, "err\nerr\n": stderr} {
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(from, got); err != nil || string(got) != want {
+			t.Errorf("attach: got %q, %v, want %q", got, err, want)
+		}
+		g.Go(func() error { _, err := io.Copy(io.Discard, from); return err })
+	}
+	// It ends with the container.
+	h.desired.Remove = append(h.desired.Remove, p.Instance())
+	h.agent.Sync(h.desired)
+	done := make(chan error, 1)
+	go func() { done <- g.Wait() }()
+	select {
+	case <-attached:
+	case <-ctx.Done():
+		t.Error("the container ends, and attach does not")
+	}
+	_ = intoOut.Close()
+	_ = intoErr.Close()
+	if err := <-done; err != nil {
+		t.Errorf("attach: %v", err)
+	}
+	h.eventually(p, 20*time.Second, "gone", func(s corev1.PodStatus) bool { return len(s.ContainerStatuses) == 0 })
+	if _, err := h.agent.Exec(t.Context(), p.Instance(), "", []string{"true"}, runtime.Streams{}); !errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("exec in a pod that is gone: got %v", err)
+	}
+}
