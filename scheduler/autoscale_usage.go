@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -148,8 +149,10 @@ func (m *metric) usage(w *workload, p *pod, in *input) (value int64, window time
 		return 0, 0, false
 	}
 	list := u.Pods[p.Instance]
-	if containers := w.template.Spec.Containers; m.container != "" && (len(containers) > 1 || containers[0].Name != m.container) {
-		list = u.Containers[p.Instance][m.container]
+	if several, told := u.Containers[p.Instance]; m.container != "" && told {
+		list = several[m.container]
+	} else if m.container != "" && p.Revision == w.revision && !hasContainer(w, m.container) {
+		list = nil
 	}
 	quantity, known := list[m.name]
 	window = u.Window
@@ -157,6 +160,10 @@ func (m *metric) usage(w *workload, p *pod, in *input) (value int64, window time
 		window = usageWindow
 	}
 	return m.number(quantity), window, known
+}
+
+func hasContainer(w *workload, name string) bool {
+	return slices.ContainsFunc(w.template.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
 }
 
 // number is a quantity in the unit in which it is counted.

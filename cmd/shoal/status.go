@@ -54,6 +54,34 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 	for _, u := range s.Units {
 		printUnit(w, u, now)
 	}
+	printAlarms(w, s, now)
+	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), done)
+	ready := 0
+	for _, p := range s.Pods {
+		if p.Ready {
+			ready++
+		}
+	}
+	fmt.Fprintf(w, "pods\t%d of %d ready\t\n", ready, len(s.Pods))
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(s.Nodes) > 1 {
+		if err := printNodes(out, s, now); err != nil {
+			return err
+		}
+	}
+	if ready == len(s.Pods) {
+		return nil
+	}
+	return printWaiting(out, s.Pods)
+}
+
+// done reports whether a pod has done its work: nothing is wrong with it.
+func done(p daemon.PodStatus) bool { return p.Phase == string(corev1.PodSucceeded) }
+
+// printAlarms says what is wrong with nodes, and what the fleet complains about.
+func printAlarms(w io.Writer, s daemon.Status, now time.Time) {
 	gone := map[string]bool{}
 	for _, h := range s.Health {
 		gone[h.Node] = h.Gone()
@@ -80,29 +108,14 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 	if !s.Observed {
 		fmt.Fprintf(w, "alarm\t%s\tthe pods of this machine have not been listed yet\n", s.Node)
 	}
-	s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), done)
-	ready := 0
-	for _, p := range s.Pods {
-		if p.Ready {
-			ready++
-		}
-	}
-	fmt.Fprintf(w, "pods\t%d of %d ready\t\n", ready, len(s.Pods))
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if len(s.Nodes) > 1 {
-		if err := printNodes(out, s, now); err != nil {
-			return err
-		}
-	}
-	if ready == len(s.Pods) {
-		return nil
-	}
+}
+
+// printWaiting lists pods that are not ready, and why.
+func printWaiting(out io.Writer, pods []daemon.PodStatus) error {
 	fmt.Fprintln(out)
-	w = tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "NAMESPACE\tPOD\tPHASE\tRESTARTS\tWHY")
-	for _, p := range s.Pods {
+	for _, p := range pods {
 		if p.Ready {
 			continue
 		}
@@ -114,9 +127,6 @@ func printStatus(out io.Writer, s daemon.Status, now time.Time) error {
 	}
 	return w.Flush()
 }
-
-// done reports whether a pod has done its work: nothing is wrong with it.
-func done(p daemon.PodStatus) bool { return p.Phase == string(corev1.PodSucceeded) }
 
 // printLeader says who leads, and with what right.
 func printLeader(w io.Writer, s daemon.Status) {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 
 	"github.com/shoal-dev/shoal/daemon"
 	"github.com/shoal-dev/shoal/internal/images"
@@ -117,31 +116,6 @@ func (w *world) commit(message string) string {
 	return w.git("rev-parse", "HEAD")
 }
 
-// bridge makes a switch of the network when it is not there.
-func (w *world) bridge(name string) netlink.Link {
-	w.t.Helper()
-	if !w.switches[name] {
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
-			w.t.Fatalf("make the switch %s: %v", name, err)
-		}
-		w.switches[name] = true
-	}
-	link, err := netlink.LinkByName(name)
-	if err == nil {
-		err = netlink.LinkSetUp(link)
-	}
-	if err == nil && name == "sw0" {
-		addr, _ := netlink.ParseAddr("192.0.2.1/24")
-		if have, _ := netlink.AddrList(link, netlink.FAMILY_V4); len(have) == 0 {
-			err = netlink.AddrAdd(link, addr)
-		}
-	}
-	if err != nil {
-		w.t.Fatalf("set up the switch %s: %v", name, err)
-	}
-	return link
-}
-
 // add makes a machine and lets it join; the first one founds the fleet.
 func (w *world) add() {
 	w.t.Helper()
@@ -161,47 +135,6 @@ func (w *world) add() {
 	}
 	w.nodes = append(w.nodes, n)
 	n.start()
-}
-
-// plug gives a machine a network interface, with a cable to the switch.
-func (w *world) plug(n *node) {
-	w.t.Helper()
-	sw := w.bridge("sw0")
-	far, err := netns.GetFromPath(n.net.Path)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer far.Close()
-	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: n.port}, PeerName: "eth0", PeerNamespace: netlink.NsFd(far)}
-	if err := netlink.LinkAdd(cable); err != nil {
-		w.t.Fatal(err)
-	}
-	near, err := netlink.LinkByName(n.port)
-	if err == nil {
-		err = netlink.LinkSetMaster(near, sw)
-	}
-	if err == nil {
-		err = netlink.LinkSetUp(near)
-	}
-	if err == nil {
-		err = n.net.Do(func() error {
-			link, err := netlink.LinkByName("eth0")
-			if err != nil {
-				return err
-			}
-			addr, _ := netlink.ParseAddr(n.address + "/24")
-			if err := netlink.AddrAdd(link, addr); err != nil {
-				return err
-			}
-			if err := netlink.LinkSetUp(link); err != nil {
-				return err
-			}
-			return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: []byte{192, 0, 2, 1}})
-		})
-	}
-	if err != nil {
-		w.t.Fatalf("plug in %s: %v", n.name, err)
-	}
 }
 
 // images puts what the tests run where the daemon imports it.
@@ -304,22 +237,6 @@ func (n *node) stop(signal syscall.Signal) {
 		n.w.t.Errorf("%s: the daemon did not end within 20 s", n.name)
 	}
 	n.cmd = nil
-}
-
-// cable connects the machine to a switch, or to none.
-func (n *node) cable(sw string) {
-	n.w.t.Helper()
-	link, err := netlink.LinkByName(n.port)
-	if err == nil && sw == "" {
-		err = netlink.LinkSetDown(link)
-	} else if err == nil {
-		if err = netlink.LinkSetMaster(link, n.w.bridge(sw)); err == nil {
-			err = netlink.LinkSetUp(link)
-		}
-	}
-	if err != nil {
-		n.w.t.Fatalf("%s: %v", n.name, err)
-	}
 }
 
 // die is the end of the machine as the others see it: its cable is cut, and
