@@ -55,8 +55,8 @@ type ContainerdConfig struct {
 	Registries string `mapstructure:"registries"` // folder of hosts.toml files
 }
 
-// NetworkConfig says which addresses the fleet uses. All but Plugins and
-// ResolvConf are fixed when the state folder is first used.
+// NetworkConfig says which addresses the fleet uses. All but Plugins,
+// ResolvConf and LinkLocal are fixed when the state folder is first used.
 type NetworkConfig struct {
 	PodCIDR     string `mapstructure:"podCIDR"`     // of this node's pods, a /24
 	ClusterCIDR string `mapstructure:"clusterCIDR"` // of all pods
@@ -65,6 +65,7 @@ type NetworkConfig struct {
 	Domain      string `mapstructure:"domain"`
 	Plugins     string `mapstructure:"plugins"` // folder of the CNI plugins
 	ResolvConf  string `mapstructure:"resolvConf"`
+	LinkLocal   bool   `mapstructure:"linkLocal"` // pods reach 169.254.0.0/16 beyond the node
 }
 
 // APIConfig says where the read-only API answers.
@@ -103,7 +104,7 @@ func setDefaults(v *viper.Viper) {
 		"repository.sshKeyFile": "", "repository.knownHostsFile": "",
 		"containerd.address": "/run/containerd/containerd.sock", "containerd.namespace": "shoal", "containerd.registries": "/etc/containerd/certs.d",
 		"network.podCIDR": "10.64.0.0/24", "network.clusterCIDR": "10.64.0.0/11", "network.serviceCIDR": "10.96.0.0/12",
-		"network.dns": "10.96.0.10", "network.domain": "cluster.local", "network.plugins": "", "network.resolvConf": "/etc/resolv.conf",
+		"network.dns": "10.96.0.10", "network.domain": "cluster.local", "network.plugins": "", "network.resolvConf": "/etc/resolv.conf", "network.linkLocal": false,
 		"peer.listen": ":7947", "peer.advertise": "", "gossip.listen": ":7946", "gossip.seeds": []string{}, "api.listen": ":6443", "log.level": "info", "log.format": "text",
 	} {
 		v.SetDefault(key, value)

@@ -95,11 +95,8 @@ func shownDefault(key string, value any) string {
 func TestEveryVariableIsRead(t *testing.T) {
 	want := Config{}
 	for key, kind := range settings("", reflect.TypeFor[Config]()) {
-		value := "x" + key
-		if kind == reflect.TypeFor[time.Duration]() {
-			value = "77s"
-		}
-		t.Setenv(variable(key), value)
+		text, _ := sample(key, kind)
+		t.Setenv(variable(key), text)
 	}
 	file := t.TempDir() + "/shoal.yaml"
 	if err := os.WriteFile(file, []byte("node: from-the-file\n"), 0o600); err != nil {
@@ -110,18 +107,26 @@ func TestEveryVariableIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, kind := range settings("", reflect.TypeFor[Config]()) {
-		value := reflect.ValueOf("x" + key)
-		if kind == reflect.TypeFor[time.Duration]() {
-			value = reflect.ValueOf(77 * time.Second)
-		}
-		if kind.Kind() == reflect.Slice {
-			value = reflect.ValueOf([]string{"x" + key})
-		}
-		fill(reflect.ValueOf(&want).Elem(), strings.Split(key, "."), value)
+		_, value := sample(key, kind)
+		fill(reflect.ValueOf(&want).Elem(), strings.Split(key, "."), reflect.ValueOf(value))
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
+}
+
+// sample returns a value that a setting does not have by default, in text and as
+// what it is read as.
+func sample(key string, kind reflect.Type) (text string, value any) {
+	switch {
+	case kind == reflect.TypeFor[time.Duration]():
+		return "77s", 77 * time.Second
+	case kind.Kind() == reflect.Bool:
+		return "true", true
+	case kind.Kind() == reflect.Slice:
+		return "x" + key, []string{"x" + key}
+	}
+	return "x" + key, "x" + key
 }
 
 // fill sets the field of a configuration that a key names.

@@ -57,7 +57,9 @@ func (t *traffic) step(ctx context.Context) time.Time {
 	}
 	services := v.services()
 	t.names.Set(policy.RecordsOf(t.cfg.Network.Domain, services))
-	cfg := policy.Config{Node: t.cfg.Node, PodCIDR: t.ranges.pods, ClusterCIDR: t.ranges.cluster, Tunnel: network.TunnelName}
+	cfg := policy.Config{
+		Node: t.cfg.Node, PodCIDR: t.ranges.pods, ClusterCIDR: t.ranges.cluster, Tunnel: network.TunnelName, LinkLocal: t.cfg.Network.LinkLocal,
+	}
 	err := t.rules.Set(ctx, policy.Rules(cfg, services, v.trafficPods()))
 	t.metrics.rules.Observe(time.Since(now).Seconds())
 	t.report(err)

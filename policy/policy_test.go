@@ -102,6 +102,8 @@ func TestRulesMean(t *testing.T) {
 		{"a pod to another pod keeps its address", "10.64.0.5", "10.64.0.10:80/tcp", "as sent"},
 		{"a pod to a pod of another node keeps its address", "10.64.0.5", "10.65.3.2:80/tcp", "as sent"},
 		{"a pod to the world takes the node's address", "10.64.0.5", "203.0.113.9:443/tcp", "as sent masqueraded"},
+		{"a pod to where clouds hand out credentials", "10.64.0.5", "169.254.169.254:80/tcp", "rejected"},
+		{"the node to the same", "192.168.0.1", "169.254.169.254:80/tcp", "as sent"},
 		{"the node to a Service of a pod behind the tunnel takes the tunnel's address", "192.168.0.1", "10.96.0.25:80/tcp", "10.64.9.5:8080 masqueraded"},
 		{"a pod to it keeps its own", "10.64.0.10", "10.96.0.25:80/tcp", "10.64.9.5:8080"},
 		{"the node to the world is none of ours", "192.168.0.1", "203.0.113.9:443/tcp", "as sent"},

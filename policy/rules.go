@@ -19,6 +19,7 @@ type Config struct {
 	ClusterCIDR netip.Prefix // of all pods
 	Domain      string       // "cluster.local"
 	Tunnel      string       // the interface that leads to pods of other networks; "" for none
+	LinkLocal   bool         // pods may reach 169.254.0.0/16 beyond the node, where clouds keep credentials
 }
 
 // A RuleSet is every packet rule of this machine that is Shoal's. It is a whole
@@ -243,6 +244,14 @@ func (b *builder) ruleSet() RuleSet {
 		postrouting = slices.Insert(postrouting, 1,
 			fmt.Sprintf("! -s %s -o %s -j MASQUERADE --random-fully", b.cfg.ClusterCIDR, b.cfg.Tunnel))
 	}
+	forward := []string{
+		"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+		fmt.Sprintf("-s %s -j ACCEPT", b.cfg.PodCIDR),
+		fmt.Sprintf("-d %s -j ACCEPT", b.cfg.PodCIDR),
+	}
+	if !b.cfg.LinkLocal {
+		forward = slices.Insert(forward, 0, fmt.Sprintf("-s %s -d 169.254.0.0/16 -j REJECT --reject-with icmp-port-unreachable", b.cfg.PodCIDR))
+	}
 	out := RuleSet{
 		NAT: append(b.chains,
 			Chain{ChainServices, append(b.services, local+chainHostPorts, local+chainNodePorts)},
@@ -252,11 +261,7 @@ func (b *builder) ruleSet() RuleSet {
 			Chain{chainHairpin, b.hairpin},
 			Chain{ChainPostrouting, postrouting}),
 		Filter: []Chain{
-			{ChainForward, []string{
-				"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-				fmt.Sprintf("-s %s -j ACCEPT", b.cfg.PodCIDR),
-				fmt.Sprintf("-d %s -j ACCEPT", b.cfg.PodCIDR),
-			}},
+			{ChainForward, forward},
 			{ChainReject, append([]string{guardLoopback}, b.reject...)},
 		},
 	}

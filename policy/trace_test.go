@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,7 +67,11 @@ func (tr *tracer) trace(from, to string) []outcome {
 }
 
 func (tr *tracer) filter(p packet) string {
-	for _, rule := range tr.chains[ChainReject] {
+	rules := tr.chains[ChainReject]
+	if !tr.local[p.to] {
+		rules = append(slices.Clone(tr.chains[ChainForward]), rules...) // what it accepts the other does not refuse
+	}
+	for _, rule := range rules {
 		matches, target, _ := tr.match(rule, p)
 		if matches && target == "REJECT" {
 			return "rejected"

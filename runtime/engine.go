@@ -4,8 +4,6 @@ import (
 	"errors"
 	"io"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/shoal-dev/shoal/api"
 )
 
@@ -52,7 +50,9 @@ type Mount struct {
 	Source      string
 	Target      string
 	ReadOnly    bool
-	Propagation string // "rprivate", "rslave" or "rshared"
+	Recursive   bool     // what is mounted below it is read-only, too
+	Propagation string   // "rprivate", "rslave" or "rshared"
+	Options     []string // "noexec", "nodev", "nosuid"
 }
 
 // Resources are the limits of a container.
@@ -61,22 +61,6 @@ type Resources struct {
 	CPUQuota    int64 // microseconds per 100 ms; 0: no limit
 	MemoryLimit int64 // bytes; 0: no limit
 	OOMScoreAdj int
-}
-
-// Security is what a container may do: the container's security context over
-// the pod's.
-type Security struct {
-	User            *int64 // nil: the image's
-	Group           *int64
-	NonRoot         bool
-	Groups          []int64
-	Privileged      bool
-	ReadOnlyRoot    bool
-	NoNewPrivileges bool
-	AddCaps         []string // without CAP_; "ALL" is all
-	DropCaps        []string
-	Seccomp         corev1.SeccompProfileType // "" means RuntimeDefault
-	UnmaskedProc    bool
 }
 
 // Held is a container that an engine holds. Started is zero for one that has

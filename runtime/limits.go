@@ -1,8 +1,6 @@
 package runtime
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -108,48 +106,4 @@ func all(spec *corev1.PodSpec, ok func(*corev1.Container) bool) bool {
 		}
 	}
 	return true
-}
-
-// Secure returns what a container may do: its own security context over the
-// pod's.
-func Secure(spec *corev1.PodSpec, c *corev1.Container) Security {
-	pod, own := spec.SecurityContext, c.SecurityContext
-	if pod == nil {
-		pod = &corev1.PodSecurityContext{}
-	}
-	if own == nil {
-		own = &corev1.SecurityContext{}
-	}
-	out := Security{
-		User:         or(own.RunAsUser, pod.RunAsUser),
-		Group:        or(own.RunAsGroup, pod.RunAsGroup),
-		NonRoot:      isTrue(or(own.RunAsNonRoot, pod.RunAsNonRoot)),
-		Groups:       slices.Clone(pod.SupplementalGroups),
-		Privileged:   isTrue(own.Privileged),
-		ReadOnlyRoot: isTrue(own.ReadOnlyRootFilesystem),
-		UnmaskedProc: own.ProcMount != nil && *own.ProcMount == corev1.UnmaskedProcMount,
-	}
-	if pod.FSGroup != nil {
-		out.Groups = append(out.Groups, *pod.FSGroup)
-	}
-	out.NoNewPrivileges = own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation
-	if own.Capabilities != nil {
-		for _, c := range own.Capabilities.Add {
-			out.AddCaps = append(out.AddCaps, string(c))
-		}
-		for _, c := range own.Capabilities.Drop {
-			out.DropCaps = append(out.DropCaps, string(c))
-		}
-	}
-	if profile := or(own.SeccompProfile, pod.SeccompProfile); profile != nil {
-		out.Seccomp = profile.Type
-	}
-	return out
-}
-
-func or[T any](first, second *T) *T {
-	if first != nil {
-		return first
-	}
-	return second
 }

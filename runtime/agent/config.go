@@ -215,6 +215,7 @@ func (c *Config) real(ctx context.Context) error {
 	if c.Engine == nil {
 		e, err := containerd.New(containerd.Config{
 			Address: c.Containerd, Namespace: c.Namespace, RunDir: c.RunDir, HostsDir: c.HostsDir,
+			SeccompDir: filepath.Join(c.StateDir, "seccomp"),
 		})
 		if err != nil {
 			return err

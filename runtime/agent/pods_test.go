@@ -116,6 +116,9 @@ func TestPod(t *testing.T) {
 		{"deadline", testDeadline},
 		{"sidecar", testSidecar},
 		{"security", testSecurity},
+		{"hardened", testHardened},
+		{"profile of the node", testProfile},
+		{"propagation", testPropagation},
 		{"follow", testFollow},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -100,6 +102,118 @@ func testSecurity(h *house, t *testing.T) {
 		"uid=1000(app) gid=1000(app) groups=1000(app),2000(extra),3000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "read-only\n3000\n",
 	} {
 		h.says(p, "app", text)
+	}
+}
+
+// testHardened: what nobody asks for, a container does not get; what it asks for,
+// it does.
+func testHardened(h *house, t *testing.T) {
+	const tell = "grep -E 'CapBnd|NoNewPrivs|Seccomp:' /proc/self/status; id -G; cat /proc/sys/net/ipv4/ping_group_range; " +
+		"su app -c 'nc -l -p 80 & sleep 0.2; kill $! && echo listened'; echo > /proc/sys/kernel/sysrq || echo read-only; exec sleep 1000"
+	p := pod("modest", tell)
+	demanding := pod("demanding", tell, func(p *corev1.Pod) {
+		yes, strict := true, corev1.SupplementalGroupsPolicyStrict
+		uid := int64(1000)
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &uid, SupplementalGroups: []int64{4000}, SupplementalGroupsPolicy: &strict}
+		p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{
+			AllowPrivilegeEscalation: &yes, Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_RAW"}},
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined},
+		}
+	})
+	h.run(p)
+	h.run(demanding)
+	h.eventually(p, soon, "ready", ready)
+	h.eventually(demanding, soon, "ready", ready)
+	for _, text := range []string{
+		"CapBnd:\t00000000000005fb", "NoNewPrivs:\t1", "Seccomp:\t2", "0\t2147483647", "listened", "read-only",
+	} {
+		h.says(p, "app", text)
+	}
+	for _, text := range []string{"CapBnd:\t00000000000025fb", "NoNewPrivs:\t0", "Seccomp:\t0", "\n1000 4000\n"} {
+		h.says(demanding, "app", text)
+	}
+}
+
+// testProfile: a seccomp profile of the node is in force, and one that it lacks is
+// waited for.
+func testProfile(h *house, t *testing.T) {
+	dir := filepath.Join(h.cfg.StateDir, "seccomp", "team")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := pod("profiled", "mkdir /made 2>&1 || echo refused; exec sleep 1000", func(p *corev1.Pod) {
+		name := "team/no-mkdir.json"
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: &name}}
+	})
+	h.run(p)
+	s := h.eventually(p, soon, "waiting for its profile", waits("CreateContainerConfigError"))
+	if got := s.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(got, "seccomp profile team/no-mkdir.json") {
+		t.Errorf("it waits for: %s", got)
+	}
+	profile := `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}`
+	if err := os.WriteFile(filepath.Join(dir, "no-mkdir.json"), []byte(profile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually(p, soon, "ready", ready)
+	h.says(p, "app", "refused")
+}
+
+// testPropagation: what is mounted on the machine later shows in a container that
+// asks for it, and in no other; a recursively read-only volume is so below, too.
+func testPropagation(h *house, t *testing.T) {
+	dir := t.TempDir()
+	below := filepath.Join(dir, "below")
+	for _, mount := range []func() error{
+		func() error { return unix.Mount("tmpfs", dir, "tmpfs", 0, "") },
+		func() error { return unix.Mount("", dir, "", unix.MS_SHARED, "") },
+		func() error { return os.Mkdir(below, 0o755) },
+	} {
+		if err := mount(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, point := range []string{below, dir} {
+			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	follow, strictly := corev1.MountPropagationHostToContainer, corev1.RecursiveReadOnlyEnabled
+	with := func(m corev1.VolumeMount) func(*corev1.Pod) {
+		m.Name, m.MountPath = "host", "/host"
+		return func(p *corev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}}}
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{m}
+		}
+	}
+	const wait = "while [ ! -e /host/below/file ]; do sleep 0.1; done; echo seen; exec sleep 1000"
+	follows, alone := pod("follows", wait, with(corev1.VolumeMount{MountPropagation: &follow})), pod("alone", wait, with(corev1.VolumeMount{}))
+	h.run(follows)
+	h.run(alone)
+	h.eventually(follows, soon, "ready", ready)
+	h.eventually(alone, soon, "ready", ready)
+	if err := unix.Mount("tmpfs", below, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(below, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.says(follows, "app", "seen")
+	const try = "touch /host/below/new 2>&1; touch /host/new 2>&1; echo tried; exec sleep 1000"
+	shallow, deep := pod("shallow", try, with(corev1.VolumeMount{ReadOnly: true})), pod("deep", try, with(corev1.VolumeMount{ReadOnly: true, RecursiveReadOnly: &strictly}))
+	h.run(shallow)
+	h.run(deep)
+	h.says(shallow, "app", "tried")
+	h.says(deep, "app", "tried")
+	for p, want := range map[string]int{"shallow": 1, "deep": 2} {
+		which := map[string]runtime.Pod{"shallow": shallow, "deep": deep}[p]
+		if got := h.log(which, "app", corev1.PodLogOptions{}); strings.Count(got, "Read-only file system") != want {
+			t.Errorf("%s: want %d refusals:\n%s", p, want, got)
+		}
+	}
+	if got := h.log(alone, "app", corev1.PodLogOptions{}); got != "" {
+		t.Errorf("a container that does not follow says %q", got)
 	}
 }
 

@@ -141,14 +141,25 @@ func (w *worker) spec(ctx context.Context, d runtime.Desired, c *corev1.Containe
 	out.Hostname = s.Hostname
 	out.Namespaces = w.a.cfg.Network.Namespaces(s)
 	out.Namespaces.HostPID = pod.Spec.HostPID
-	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
-		out.Sysctls = map[string]string{}
-		for _, s := range sc.Sysctls {
-			out.Sysctls[s.Name] = s.Value
-		}
-	}
+	out.Sysctls = sysctls(&pod.Spec)
 	out.Stdout, out.Stderr, err = w.a.cfg.Logs.Open(ctx, id, w.logPath(runtime.Container{Name: c.Name, Attempt: action.Attempt}))
 	return out, err
+}
+
+// sysctls returns the kernel parameters of a pod's own network, and those that it
+// asks for. That every user may listen on every port there, and ping, makes up for
+// the capabilities that containers lack.
+func sysctls(spec *corev1.PodSpec) map[string]string {
+	out := map[string]string{}
+	if !spec.HostNetwork {
+		out["net.ipv4.ip_unprivileged_port_start"], out["net.ipv4.ping_group_range"] = "0", "0 2147483647"
+	}
+	if spec.SecurityContext != nil {
+		for _, s := range spec.SecurityContext.Sysctls {
+			out[s.Name] = s.Value
+		}
+	}
+	return out
 }
 
 // ownMounts adds what every container has besides its volumes, except where a

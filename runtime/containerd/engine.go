@@ -31,6 +31,7 @@ type Config struct {
 	Snapshotter string // "" means overlayfs
 	RunDir      string // /run/shoal: for FIFOs of commands
 	HostsDir    string // folder of hosts.toml files by registry; "" means none
+	SeccompDir  string // folder of seccomp profiles that pods may name
 	CgroupRoot  string // "" means / and the namespace: several daemons share a machine in tests
 	PIDs        int64  // processes that one container may have; 0 means 4096
 }
@@ -42,6 +43,7 @@ type Engine struct {
 	client   *client.Client
 	degraded []string
 	minOOM   int
+	armor    armory
 
 	mu     sync.Mutex
 	images map[digest.Digest]*image
@@ -74,6 +76,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, client: c, images: map[digest.Digest]*image{}}
 	e.minOOM, e.degraded = privileges()
+	e.armor = readArmory()
 	return e, nil
 }
 

@@ -134,28 +134,6 @@ func TestReadIn(t *testing.T) {
 	}
 }
 
-func TestCapabilities(t *testing.T) {
-	usual := []string{"CAP_CHOWN", "CAP_KILL"}
-	for _, c := range []struct {
-		security runtime.Security
-		want     []string
-	}{
-		{runtime.Security{}, usual},
-		{runtime.Security{DropCaps: []string{"ALL"}, AddCaps: []string{"NET_ADMIN"}}, []string{"CAP_NET_ADMIN"}},
-		{runtime.Security{DropCaps: []string{"kill"}}, []string{"CAP_CHOWN"}},
-		{runtime.Security{AddCaps: []string{"CAP_KILL", "SYS_TIME"}}, []string{"CAP_CHOWN", "CAP_KILL", "CAP_SYS_TIME"}},
-	} {
-		got, err := capabilities(c.security, usual)
-		if err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%+v: got %q, %v; want %q", c.security, got, err, c.want)
-		}
-	}
-	every, err := capabilities(runtime.Security{Privileged: true}, usual)
-	if err != nil || len(every) < 20 {
-		t.Errorf("privileged: got %q, %v", every, err)
-	}
-}
-
 // Readings of both cgroup versions, as they were found on machines.
 func TestOOMKills(t *testing.T) {
 	for text, want := range map[string]int{

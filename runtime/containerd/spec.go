@@ -7,14 +7,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/shoal-dev/shoal/runtime"
 )
@@ -55,11 +52,12 @@ func (e *Engine) spec(s runtime.ContainerSpec, own *image, rootfs []mount.Mount)
 	out.Linux.Resources.Devices = devices
 	out.Linux.Sysctl = s.Sysctls
 	out.Mounts = append(system(s.Security.Privileged), binds(s.Mounts)...)
+	out.Linux.RootfsPropagation = spread(s.Mounts)
 	out.Annotations = map[string]string{shimGroup: s.Assignment.Pod.Instance}
 	if s.Security.UnmaskedProc {
 		out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = nil, nil
 	}
-	if err := secure(ctx, out, s); err != nil {
+	if err := e.secure(ctx, out, s.Security); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -170,71 +168,28 @@ func binds(mounts []runtime.Mount) []specs.Mount {
 		if propagation == "" {
 			propagation = "rprivate"
 		}
+		if m.ReadOnly && m.Recursive {
+			access = "rro"
+		}
 		out = append(out, specs.Mount{
 			Destination: path.Join("/", m.Target), Type: "bind", Source: m.Source,
-			Options: []string{"rbind", propagation, access},
+			Options: append([]string{"rbind", propagation, access}, m.Options...),
 		})
 	}
 	return out
 }
 
-// secure gives the process its capabilities and its system call filter.
-func secure(ctx context.Context, out *specs.Spec, s runtime.ContainerSpec) error {
-	caps, err := capabilities(s.Security, out.Process.Capabilities.Bounding)
-	if err != nil {
-		return err
-	}
-	out.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
-	if s.Security.Privileged {
-		out.Process.NoNewPrivileges = false
-		out.Linux.MaskedPaths, out.Linux.ReadonlyPaths = nil, nil
-		return oci.Compose(oci.WithHostDevices, oci.WithAllDevicesAllowed)(ctx, nil, nil, out)
-	}
-	switch s.Security.Seccomp {
-	case corev1.SeccompProfileTypeUnconfined:
-	case "", corev1.SeccompProfileTypeRuntimeDefault:
-		out.Linux.Seccomp = seccomp.DefaultProfile(out)
-	default:
-		return fmt.Errorf("%w: seccomp profiles of type %s are not supported", runtime.ErrConfig, s.Security.Seccomp)
-	}
-	return nil
-}
-
-// capabilities applies drop, then add, to the usual ones. Source: kubernetes.io,
-// Configure a Security Context, "Set capabilities for a Container".
-func capabilities(s runtime.Security, usual []string) ([]string, error) {
-	every, err := cap.Current()
-	if err != nil {
-		return nil, fmt.Errorf("read own capabilities: %w", err)
-	}
-	slices.Sort(every)
-	if s.Privileged {
-		return every, nil
-	}
-	full := func(c string) string {
-		c = strings.ToUpper(c)
-		if !strings.HasPrefix(c, "CAP_") {
-			c = "CAP_" + c
-		}
-		return c
-	}
-	out := slices.Clone(usual)
-	for _, c := range s.DropCaps {
-		if full(c) == "CAP_ALL" {
-			out = nil
-		}
-		out = slices.DeleteFunc(out, func(have string) bool { return have == full(c) })
-	}
-	for _, c := range s.AddCaps {
-		if full(c) == "CAP_ALL" {
-			out = slices.Clone(every)
-			for _, drop := range s.DropCaps {
-				out = slices.DeleteFunc(out, func(have string) bool { return have == full(drop) })
-			}
-		} else {
-			out = append(out, full(c))
+// spread returns how mounts spread between the machine and a container: as far as
+// any of its mounts needs it.
+func spread(mounts []runtime.Mount) string {
+	out := ""
+	for _, m := range mounts {
+		switch m.Propagation {
+		case "rshared":
+			return "rshared"
+		case "rslave":
+			out = "rslave"
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
+	return out
 }

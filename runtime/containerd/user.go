@@ -75,6 +75,9 @@ func user(s runtime.Security, image string, rootfs []mount.Mount) (specs.User, e
 			out.GID = id(entry[2])
 		}
 	}
+	if s.StrictGroups {
+		login = ""
+	}
 	out.AdditionalGids = additional(out.GID, login, groups, s.Groups)
 	return out, nil
 }

@@ -26,6 +26,9 @@ func Hostname(pod *corev1.Pod, domain string) (hostname, fqdn string) {
 	if pod.Spec.Subdomain != "" {
 		fqdn = hostname + "." + pod.Spec.Subdomain + "." + pod.Namespace + ".svc." + domain
 	}
+	if pod.Spec.HostnameOverride != nil && *pod.Spec.HostnameOverride != "" {
+		return *pod.Spec.HostnameOverride, ""
+	}
 	if pod.Spec.SetHostnameAsFQDN != nil && *pod.Spec.SetHostnameAsFQDN && fqdn != "" {
 		return fqdn, fqdn
 	}

@@ -30,6 +30,11 @@ func (v *Volumes) Mounts(pod *corev1.Pod, c *corev1.Container, env []string) ([]
 			Target:      m.MountPath,
 			ReadOnly:    m.ReadOnly || volume.ConfigMap != nil || volume.Secret != nil || volume.DownwardAPI != nil || volume.Projected != nil,
 			Propagation: propagation(m.MountPropagation),
+			Options:     m.BindMountOptions,
+		}
+		var err error
+		if mount.Recursive, err = recursive(m.RecursiveReadOnly); err != nil {
+			return nil, fmt.Errorf("volumeMount %s: %w", m.MountPath, err)
 		}
 		if source := volume.PersistentVolumeClaim; source != nil {
 			dir, err := os.Readlink(mount.Source)
@@ -80,6 +85,19 @@ func propagation(p *corev1.MountPropagationMode) string {
 		}
 	}
 	return "rprivate"
+}
+
+// recursive reports whether what is mounted below a read-only volume becomes
+// read-only, too, which the kernel can do from 5.12 on.
+func recursive(mode *corev1.RecursiveReadOnlyMode) (bool, error) {
+	if mode == nil || *mode == corev1.RecursiveReadOnlyDisabled {
+		return false, nil
+	}
+	able := !errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}), unix.ENOSYS)
+	if !able && *mode == corev1.RecursiveReadOnlyEnabled {
+		return false, errors.New("recursive read-only mounts need Linux 5.12 or newer on the node")
+	}
+	return able, nil
 }
 
 // bindSubPath binds a path within a volume to a pin outside of it. The kernel

@@ -188,11 +188,17 @@ func (v *Volumes) emptyDir(pod *corev1.Pod, path string, source *corev1.EmptyDir
 		return nil
 	}
 	mode := os.FileMode(0o777)
+	if source.Mode != nil {
+		mode = os.FileMode(*source.Mode) & os.ModePerm
+		if *source.Mode&0o1000 != 0 {
+			mode |= os.ModeSticky
+		}
+	}
 	if group := fsGroup(pod); group != nil {
 		if err := os.Lchown(path, -1, int(*group)); err != nil {
 			return err
 		}
-		mode |= os.ModeSetgid
+		mode |= os.ModeSetgid | 0o070
 	}
 	return os.Chmod(path, mode)
 }

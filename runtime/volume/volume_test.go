@@ -335,3 +335,30 @@ func TestUpdateOfAnOlderRevision(t *testing.T) {
 	}
 	reads(t, filepath.Join(dir, "config", "a"), "old")
 }
+
+// The mode of an emptyDir is what its author says; a group of the pod gets in
+// nevertheless.
+func TestModeOfEmptyDir(t *testing.T) {
+	mode := func(m int32) *int32 { return &m }
+	for _, tt := range []struct {
+		mode  *int32
+		group *int64
+		want  os.FileMode
+	}{
+		{nil, nil, 0o777},
+		{mode(0o700), nil, 0o700},
+		{mode(0o1777), nil, 0o777 | os.ModeSticky},
+		{mode(0o700), new(int64), 0o770 | os.ModeSetgid},
+	} {
+		s := sources(corev1.Volume{Name: "m", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Mode: tt.mode}}})
+		s.Pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: tt.group}
+		_, dir := prepared(t, s)
+		info, err := os.Stat(filepath.Join(dir, "m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode() &^ os.ModeDir; got != tt.want {
+			t.Errorf("%+v: got %v, want %v", tt, got, tt.want)
+		}
+	}
+}
