@@ -215,7 +215,7 @@ func (d *decision) release(why Reason) {
 func (d *decision) collect() {
 	for _, c := range d.pod.Containers {
 		latest, _ := d.pod.latest(c.Name)
-		_, known := find(d.spec, c.Name)
+		_, known := FindContainer(d.spec, c.Name)
 		switch {
 		case c.State == ContainerRunning:
 		case !known:
@@ -246,7 +246,7 @@ func (d *decision) probe() {
 		if !probed || p.Unhealthy == "" || p.Attempt != c.Attempt || c.State != ContainerRunning {
 			continue
 		}
-		spec, known := find(d.spec, c.Name)
+		spec, known := FindContainer(d.spec, c.Name)
 		if !known {
 			continue
 		}
@@ -391,8 +391,9 @@ func names(containers []corev1.Container) []string {
 	return out
 }
 
-// find returns the container of a spec by its name.
-func find(spec *corev1.PodSpec, name string) (*corev1.Container, bool) {
+// FindContainer returns the container of a spec by its name, init containers
+// included. spec may be nil.
+func FindContainer(spec *corev1.PodSpec, name string) (*corev1.Container, bool) {
 	if spec == nil {
 		return nil, false
 	}

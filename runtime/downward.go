@@ -77,7 +77,7 @@ func quoted(m map[string]string) string {
 // A limit that is not set is the node's allocatable amount.
 func (s Sources) Resource(c *corev1.Container, ref *corev1.ResourceFieldSelector) (string, error) {
 	if ref.ContainerName != "" && (c == nil || c.Name != ref.ContainerName) {
-		other, found := find(&s.Pod.Spec, ref.ContainerName)
+		other, found := FindContainer(&s.Pod.Spec, ref.ContainerName)
 		if !found {
 			return "", fmt.Errorf("container %q not found", ref.ContainerName)
 		}

@@ -33,6 +33,7 @@ type ContainerSpec struct {
 	Resources  Resources
 	Security   Security
 	Sysctls    map[string]string
+	Stdin      string // path of a FIFO; "" for no input
 	Stdout     string // path of a FIFO that is being read; "" discards
 	Stderr     string
 }

@@ -36,7 +36,7 @@ func runCommand() *cobra.Command {
 		"network.serviceCIDR": "address range of Services", "network.dns": "address of the DNS server", "network.domain": "domain of the fleet's names",
 		"network.plugins": "folder of the CNI plugins", "network.resolvConf": "resolv.conf with the servers for outside names",
 		"network.linkLocal": "true: pods reach 169.254.0.0/16 beyond the node, where clouds hand out credentials",
-		"peer.listen": "where other nodes reach this one", "peer.advertise": "host:port at which they do (default: the node's own address)",
+		"peer.listen":       "where other nodes reach this one", "peer.advertise": "host:port at which they do (default: the node's own address)",
 		"gossip.listen": "where this node gossips, with TCP and UDP", "gossip.seeds": "host or host:port, more with commas: where to look for nodes that were lost",
 		"api.listen": "where the read-only API answers", "log.level": "debug, info, warn or error", "log.format": "text or json",
 	})

@@ -56,9 +56,6 @@ var FieldScopes = []FieldScope{
 	planned[corev1.Container]("restartPolicyRules", "", "the pod's restartPolicy decides alone"),
 	planned[corev1.Container]("volumeDevices", "", "there are no block volumes"),
 	warn(planned[corev1.Container]("resizePolicy", "", "a change of resources replaces the pod")),
-	warn(planned[corev1.Container]("stdin", "", "nothing is attached to the standard input")),
-	warn(planned[corev1.Container]("stdinOnce", "", "nothing is attached to the standard input")),
-	warn(planned[corev1.Container]("tty", "", "no terminal is allocated")),
 	planned[corev1.ContainerPort]("protocol", "TCP UDP", "only TCP and UDP are routed"),
 	planned[corev1.EnvVarSource]("fileKeyRef", "", "variables are not read from files"),
 	out[corev1.LifecycleHandler]("tcpSocket", "", "Kubernetes does not support it either; use exec or httpGet"),
@@ -141,7 +138,7 @@ var servedFields = map[reflect.Type]map[string]bool{
 		"dnsConfig enableServiceLinks os hostPID hostIPC activeDeadlineSeconds setHostnameAsFQDN hostnameOverride priorityClassName priority preemptionPolicy topologySpreadConstraints"),
 	reflect.TypeFor[corev1.PodOS](): names(""),
 	reflect.TypeFor[corev1.Container](): names("name image command args workingDir ports envFrom env resources volumeMounts livenessProbe readinessProbe " +
-		"startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext"),
+		"startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext stdin stdinOnce tty"),
 	reflect.TypeFor[corev1.ContainerPort]():        names("name hostPort containerPort hostIP"),
 	reflect.TypeFor[corev1.EnvVarSource]():         names("fieldRef resourceFieldRef configMapKeyRef secretKeyRef"),
 	reflect.TypeFor[corev1.VolumeMount]():          names("name readOnly mountPath subPath subPathExpr mountPropagation recursiveReadOnly bindMountOptions"),

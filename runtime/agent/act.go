@@ -55,6 +55,7 @@ func (w *worker) removeContainer(ctx context.Context, id string) error {
 		}
 	}
 	_ = os.Remove(w.wordsPath(id))
+	_ = os.Remove(w.memory.input(id))
 	w.drop(id)
 	return nil
 }

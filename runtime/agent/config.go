@@ -81,6 +81,7 @@ type Engine interface {
 	Undertaker
 	Images
 	Commands
+	Consoles
 	Pods
 }
 
@@ -117,6 +118,12 @@ type Commands interface {
 	Degraded() []string
 }
 
+// Consoles are the inputs and terminals that containers themselves have.
+type Consoles interface {
+	CloseInput(ctx context.Context, id string) error
+	Resize(ctx context.Context, id string, size runtime.Size) error
+}
+
 // Pods are what the engine has of a pod as a whole: its cgroup. Group returns
 // its path below the mount of each hierarchy.
 type Pods interface {
@@ -145,11 +152,18 @@ type Sandboxes interface {
 
 // Logs is what the agent needs of the keeper.
 type Logs interface {
-	Open(ctx context.Context, id, path string) (stdout, stderr string, err error)
-	Close(ctx context.Context, id string) error
-	CloseAll(ctx context.Context, prefix string) error
+	Outputs
 	Held(ctx context.Context) ([]string, error)
 	Run(ctx context.Context, failed func(error))
+}
+
+// Outputs are what containers write. Tee passes on what one writes from now on,
+// until it is closed; whoever does not read in time misses some of it.
+type Outputs interface {
+	Open(ctx context.Context, id, path string) (stdout, stderr string, err error)
+	Tee(ctx context.Context, id string) (stdout, stderr io.ReadCloser, err error)
+	Close(ctx context.Context, id string) error
+	CloseAll(ctx context.Context, prefix string) error
 }
 
 // Fencer ends exclusive pods when the lease runs out, whatever becomes of this

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
+	"os"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shoal-dev/shoal/runtime"
-	"github.com/shoal-dev/shoal/runtime/logs"
 )
 
 // Exec runs a command in a container of a pod and returns its exit code. The
@@ -25,39 +25,73 @@ func (a *Agent) Exec(ctx context.Context, instance, container string, command []
 	return a.cfg.Engine.Exec(ctx, c.ID, command, streams)
 }
 
-// Attach passes on what a running container writes from now on, until it or ctx
-// ends. Containers have no input and no terminal of their own, so there is
-// nothing that could be written to. The error wraps runtime.ErrNotFound when no
-// such container runs.
+// Attach connects to a running container until it or ctx ends: what it writes from
+// now on, and its input and terminal where its spec gives it one. Whoever does not
+// read in time misses some of the output; the container is never held up. With
+// stdinOnce the end of Stdin ends the container's input for good. The error wraps
+// runtime.ErrNotFound when no such container runs.
+// Source: kubernetes.io, the fields stdin, stdinOnce and tty of Container.
 func (a *Agent) Attach(ctx context.Context, instance, container string, streams runtime.Streams) error {
 	c, pod, err := a.running(instance, container)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(a.logDir(), runtime.LogPath(pod.Object.Namespace, pod.Object.Name, instance, c.Name, c.Attempt))
-	g, ctx := errgroup.WithContext(ctx)
-	follow := func(stream string, to io.Writer) error {
-		if to == nil {
-			return nil
-		}
-		log, err := logs.Read(ctx, path, logs.Options{
-			Follow: true, Stream: stream, Ended: func() bool { return a.ended(instance, c.ID) },
-		})
+	stdout, stderr, err := a.cfg.Logs.Tee(ctx, c.ID)
+	if err != nil {
+		return fmt.Errorf("attach to container %q in pod %q: %w", c.Name, pod.Object.Name, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _, _ = stdout.Close(), stderr.Close() })() // only read
+	spec, known := runtime.FindContainer(&pod.Object.Spec, c.Name)
+	if known && spec.Stdin && streams.Stdin != nil {
+		input, err := openInput(a.memory(instance).input(c.ID))
 		if err != nil {
 			return fmt.Errorf("attach to container %q in pod %q: %w", c.Name, pod.Object.Name, err)
 		}
+		defer input.Close() //nolint:errcheck // likewise
+		go func() {         // ends with ctx, as the writer does, or with streams.Stdin
+			_, _ = io.Copy(input, streams.Stdin) // whoever types sees what comes of it
+			_ = input.Close()                    // nothing is left in it
+			if spec.StdinOnce {
+				_ = a.cfg.Engine.CloseInput(context.WithoutCancel(ctx), c.ID) // it may just have ended
+			}
+		}()
+	}
+	if known && spec.TTY && streams.Resize != nil {
+		go func() {
+			for size := range streams.Resize {
+				_ = a.cfg.Engine.Resize(ctx, c.ID, size) // likewise
+			}
+		}()
+	}
+	var g errgroup.Group
+	for from, to := range map[io.Reader]io.Writer{stdout: streams.Stdout, stderr: streams.Stderr} {
+		if to == nil {
+			to = io.Discard
+		}
 		g.Go(func() error {
-			defer log.Close()
-			_, err := io.Copy(to, log)
+			_, err := io.Copy(to, from)
 			return err
 		})
-		return nil
 	}
-	err = errors.Join(follow("stdout", streams.Stdout), follow("stderr", streams.Stderr))
-	if streams.Stdout == nil && streams.Stderr == nil { // there is its end to wait for
-		err = follow("stdout", io.Discard)
+	err = g.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return errors.Join(err, g.Wait())
+	if err == nil && !a.ended(instance, c.ID) {
+		err = fmt.Errorf("container %q in pod %q runs on, its outputs were lost: attach again", c.Name, pod.Object.Name)
+	}
+	return err
+}
+
+// openInput opens the writing end of a container's input.
+func openInput(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ENXIO) {
+		return nil, errors.New("its input was closed: with stdinOnce only the first to attach can write to it")
+	}
+	return file, err
 }
 
 // Forward connects to a TCP port of a pod from inside of its network.

@@ -84,3 +84,63 @@ func TestInteract(t *testing.T) {
 		t.Errorf("exec in a pod that is gone: got %v", err)
 	}
 }
+
+// TestAttachedInput: what is typed reaches a container, through a terminal that has
+// a size, again and again; with stdinOnce its input ends with the first who attached.
+func TestAttachedInput(t *testing.T) {
+	h := newHouse(t)
+	shell := pod("shell", "exec sh", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Stdin, p.Spec.Containers[0].TTY = true, true
+	})
+	once := pod("once", "cat; echo over; exec sleep 1000", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Stdin, p.Spec.Containers[0].StdinOnce = true, true
+	})
+	h.run(shell)
+	h.run(once)
+	h.eventually(shell, 30*time.Second, "ready", ready)
+	h.eventually(once, 30*time.Second, "ready", ready)
+	for _, word := range []string{"first", "second"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		typed, typing := io.Pipe()
+		shown, showing := io.Pipe()
+		sizes := make(chan runtime.Size, 1)
+		sizes <- runtime.Size{Width: 101, Height: 33}
+		done := make(chan error, 1)
+		go func() {
+			done <- h.agent.Attach(ctx, shell.Instance(), "app", runtime.Streams{Stdin: typed, Stdout: showing, TTY: true, Resize: sizes})
+			_ = showing.Close()
+		}()
+		_, _ = io.WriteString(typing, "until [ \"$(stty size)\" = '33 101' ]; do sleep 0.1; done; echo "+word+"''word\n")
+		want, seen := word+"word\r\n", ""
+		for b := make([]byte, 1024); !strings.Contains(seen, want); {
+			n, err := shown.Read(b)
+			if seen += string(b[:n]); err != nil {
+				t.Fatalf("the terminal shows %q, %v", seen, err)
+			}
+		}
+		cancel()
+		_ = typing.Close()
+		go func() { _, _ = io.Copy(io.Discard, shown) }()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("attach: %v", err)
+		}
+		close(sizes)
+	}
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- h.agent.Attach(ctx, once.Instance(), "app", runtime.Streams{Stdin: strings.NewReader("hello\n"), Stdout: &out})
+	}()
+	h.says(once, "app", "hello\nover\n")
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) || out.String() != "hello\nover\n" {
+		t.Errorf("attach: got %v, %q", err, out.String())
+	}
+	err := h.agent.Attach(t.Context(), once.Instance(), "app", runtime.Streams{Stdin: strings.NewReader("more\n")})
+	if err == nil || !strings.Contains(err.Error(), "its input was closed") {
+		t.Errorf("attach to an input that was closed: got %v", err)
+	}
+	h.removeAll()
+}

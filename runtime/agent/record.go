@@ -3,9 +3,11 @@ package agent
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +34,20 @@ type recorded struct {
 
 func (m memory) path(parts ...string) string {
 	return filepath.Join(append([]string{m.dir}, parts...)...)
+}
+
+// input returns where the writing end of a container's input is.
+func (m memory) input(id string) string { return m.path("input", id) }
+
+// makeInput makes it.
+func (m memory) makeInput(id string) (string, error) {
+	if err := os.MkdirAll(m.path("input"), 0o700); err != nil {
+		return "", err
+	}
+	if err := syscall.Mkfifo(m.input(id), 0o600); err != nil {
+		return "", fmt.Errorf("make %s: %w", m.input(id), err)
+	}
+	return m.input(id), nil
 }
 
 func (m memory) write(name string, value any) error {

@@ -142,6 +142,11 @@ func (w *worker) spec(ctx context.Context, d runtime.Desired, c *corev1.Containe
 	out.Namespaces = w.a.cfg.Network.Namespaces(s)
 	out.Namespaces.HostPID = pod.Spec.HostPID
 	out.Sysctls = sysctls(&pod.Spec)
+	if c.Stdin {
+		if out.Stdin, err = w.memory.makeInput(id); err != nil {
+			return out, err
+		}
+	}
 	out.Stdout, out.Stderr, err = w.a.cfg.Logs.Open(ctx, id, w.logPath(runtime.Container{Name: c.Name, Attempt: action.Attempt}))
 	return out, err
 }

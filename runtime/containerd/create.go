@@ -64,6 +64,7 @@ func (e *Engine) Create(ctx context.Context, s runtime.ContainerSpec) (err error
 	}
 	request := &tasks.CreateTaskRequest{
 		ContainerID: s.ID,
+		Stdin:       s.Stdin,
 		Stdout:      s.Stdout,
 		Stderr:      s.Stderr,
 		Terminal:    s.TTY,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -37,6 +38,7 @@ type stream struct {
 	name  cri.Stream
 	lines cri.Lines
 	log   *log
+	tees  []int // descriptors of those who listen
 }
 
 func newPump() (*pump, error) {
@@ -91,6 +93,49 @@ func (p *pump) open(r Request) error {
 	return nil
 }
 
+// tee lets somebody listen to a container. What a listener does not read in time
+// it misses: nobody holds a container up by listening.
+func (p *pump) tee(r Request) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l, found := p.logs[r.ID]
+	if !found {
+		return fmt.Errorf("container %s is not held", r.ID)
+	}
+	for _, s := range l.streams {
+		path := map[cri.Stream]string{cri.Stdout: r.Stdout, cri.Stderr: r.Stderr}[s.name]
+		if path == "" {
+			continue
+		}
+		fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		s.tees = append(s.tees, fd)
+	}
+	return nil
+}
+
+// pass gives bytes to those who listen, and leaves those who are gone.
+func (s *stream) pass(b []byte) {
+	s.tees = slices.DeleteFunc(s.tees, func(fd int) bool {
+		for rest := b; len(rest) > 0; {
+			n, err := syscall.Write(fd, rest)
+			switch {
+			case errors.Is(err, syscall.EINTR):
+			case errors.Is(err, syscall.EAGAIN):
+				return false
+			case err != nil:
+				_ = syscall.Close(fd)
+				return true
+			default:
+				rest = rest[n:]
+			}
+		}
+		return false
+	})
+}
+
 // release drains a container's FIFOs and lets them go.
 func (p *pump) release(id string) {
 	p.mu.Lock()
@@ -114,6 +159,9 @@ func (p *pump) letGo(l *log) {
 	for _, s := range l.streams {
 		delete(p.streams, int32(s.fd))
 		_ = syscall.Close(s.fd)
+		for _, fd := range s.tees {
+			_ = syscall.Close(fd)
+		}
 	}
 	l.streams = nil
 	l.file.Close()
@@ -157,6 +205,7 @@ func (p *pump) read(s *stream) bool {
 	if n <= 0 || (err != nil && !errors.Is(err, syscall.EINTR)) {
 		return errors.Is(err, syscall.EINTR)
 	}
+	s.pass(p.in[:n])
 	now := time.Now()
 	// Short lines grow when they become entries: bound what is assembled.
 	for part := p.in[:n]; len(part) > 0; {

@@ -40,6 +40,11 @@ func (s *server) answer(r Request) Reply {
 			return Reply{Error: err.Error()}
 		}
 		return Reply{}
+	case Tee:
+		if err := s.pump.tee(r); err != nil {
+			return Reply{Error: err.Error()}
+		}
+		return Reply{}
 	case Close:
 		s.pump.release(r.ID)
 		return Reply{}

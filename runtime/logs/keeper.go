@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -14,8 +15,11 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shoal-dev/shoal/runtime/keeper"
 	"github.com/shoal-dev/shoal/runtime/satellite"
@@ -232,6 +236,57 @@ func (k *Keeper) Open(ctx context.Context, id, path string) (stdout, stderr stri
 func (k *Keeper) FIFOs(id string) (stdout, stderr string) {
 	base := filepath.Join(k.cfg.RunDir, "fifo", id)
 	return base + ".out", base + ".err"
+}
+
+// teeSequence names the FIFOs of listeners.
+var teeSequence atomic.Int64
+
+// teeSize is how much a listener may be behind before it misses something, in
+// bytes of each output.
+const teeSize = 1 << 20
+
+// Tee returns what a container that is open writes from now on. Both outputs end
+// when it is closed, and when the keeper does.
+func (k *Keeper) Tee(ctx context.Context, id string) (stdout, stderr io.ReadCloser, err error) {
+	name := filepath.Join(k.cfg.RunDir, fmt.Sprintf("tee-%d-%d", os.Getpid(), teeSequence.Add(1)))
+	out, err := listen(name + ".out")
+	if err != nil {
+		return nil, nil, err
+	}
+	wrong, err := listen(name + ".err")
+	if err == nil {
+		k.mu.Lock()
+		_, err = k.request(ctx, keeper.Request{Verb: keeper.Tee, ID: id, Stdout: out.Name(), Stderr: wrong.Name()})
+		k.mu.Unlock()
+		err = errors.Join(err, os.Remove(wrong.Name()))
+		if err != nil {
+			_ = wrong.Close() // nothing was read
+		}
+	}
+	err = errors.Join(err, os.Remove(out.Name()))
+	if err != nil {
+		_ = out.Close() // likewise
+		return nil, nil, fmt.Errorf("listen to %s: %w", id, err)
+	}
+	return out, wrong, nil
+}
+
+// listen makes a FIFO and opens its reading end.
+func listen(path string) (*os.File, error) {
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		return nil, fmt.Errorf("make %s: %w", path, err)
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, file.Close(), os.Remove(path))
+	}
+	return file, raw.Control(func(fd uintptr) {
+		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, teeSize) // what the kernel does not grant is done without
+	})
 }
 
 // Close has the keeper write what is left in the container's FIFOs, and removes

@@ -24,7 +24,6 @@ type Options struct {
 	Since      time.Time // zero: from the start
 	Tail       int64     // entries; negative: all
 	Limit      int64     // bytes; 0: no limit
-	Stream     string    // "stdout" or "stderr"; "" is both
 	// Ended reports whether the container has ended for good: then following
 	// stops at the end of the file. nil means never.
 	Ended func() bool
@@ -245,7 +244,7 @@ func (r *reader) write(line []byte) error {
 	if err != nil {
 		return nil // torn by a crash: not worth stopping for
 	}
-	if entry.Time.Before(r.opts.Since) || r.opts.Stream != "" && string(entry.Stream) != r.opts.Stream {
+	if entry.Time.Before(r.opts.Since) {
 		return nil
 	}
 	var out []byte

@@ -64,6 +64,24 @@ func (m *Memory) Exec(ctx context.Context, id string, command []string, streams 
 	}
 }
 
+// CloseInput ends what a container reads, which in memory is nothing.
+func (m *Memory) CloseInput(_ context.Context, id string) error { return m.console(id) }
+
+// Resize says how large a container's terminal is, which in memory it has not.
+func (m *Memory) Resize(_ context.Context, id string, _ runtime.Size) error { return m.console(id) }
+
+func (m *Memory) console(id string) error {
+	unlock, err := m.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c := m.containers[id]; c == nil || c.held.State != runtime.ContainerRunning {
+		return fmt.Errorf("container %s: %w", id, runtime.ErrNotFound)
+	}
+	return nil
+}
+
 // process is a command that runs in memory.
 type process struct {
 	spec    runtime.ContainerSpec

@@ -50,6 +50,7 @@ func Run(t *testing.T, make func(t *testing.T) Fixture) {
 		{"a command waits for whoever reads it", testExecSlow},
 		{"a command ends with its container", testExecEnds},
 		{"what cannot be run is said", testExecMissing},
+		{"only what runs has an input and a terminal", testConsole},
 		{"an end pokes", testPoke},
 		{"images are listed", testImages},
 	} {

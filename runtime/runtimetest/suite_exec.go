@@ -231,3 +231,19 @@ func testExecMissing(t *testing.T, s suite) {
 		t.Errorf("an absent container: got %v", err)
 	}
 }
+
+func testConsole(t *testing.T, s suite) {
+	spec := s.spec(t, "sleep", "1000")
+	for name, call := range map[string]func() error{
+		"CloseInput": func() error { return s.Engine.CloseInput(t.Context(), spec.ID) },
+		"Resize":     func() error { return s.Engine.Resize(t.Context(), spec.ID, runtime.Size{Width: 80, Height: 25}) },
+	} {
+		if err := call(); !errors.Is(err, runtime.ErrNotFound) {
+			t.Errorf("%s of what is not there: got %v", name, err)
+		}
+	}
+	running := s.run(t, "sleep", "1000")
+	if err := s.Engine.CloseInput(t.Context(), running.ID); err != nil {
+		t.Errorf("CloseInput of one without an input: %v", err)
+	}
+}
