@@ -113,6 +113,17 @@ type ContainerState struct {
 	// run before this one did.
 	Ended  *ContainerEnd `json:"ended,omitempty"`
 	Before *ContainerEnd `json:"before,omitempty"`
+	// Debug says that the pod's template does not name it: somebody added it to
+	// look into the pod.
+	Debug *DebugContainer `json:"debug,omitempty"`
+}
+
+// DebugContainer is what nodes tell of a container that was added to a pod.
+type DebugContainer struct {
+	Image  string `json:"image"`
+	Target string `json:"target,omitempty"` // the container whose processes it sees
+	Stdin  bool   `json:"stdin,omitempty"`
+	TTY    bool   `json:"tty,omitempty"`
 }
 
 // ContainerEnd is how a run of a container ended.

@@ -360,8 +360,10 @@ func (c *control) podView(a api.Assignment, states map[string]*api.PodState, rem
 	p.object = &shown
 	if status, known := c.agent.Status(a.Pod.Instance); known && a.Node == c.cfg.Node {
 		shown.Status = status
+		shown.Spec.EphemeralContainers = c.agent.Debugged(a.Pod.Instance)
 	} else if p.state != nil {
 		shown.Status = remoteStatus(object, p.state, c.addressOf(a.Node))
+		shown.Spec.EphemeralContainers, shown.Status.EphemeralContainerStatuses = runtime.DebugContainers(*p.state)
 	}
 	if removed {
 		at := deletionTime(shown.Spec.TerminationGracePeriodSeconds, c.removedAt(a.Pod.Instance))

@@ -178,6 +178,8 @@ func (c *control) serveStream(ctx context.Context, _, kind string, stream peer.S
 		return c.serveExec(ctx, stream)
 	case streamForward:
 		return c.serveForward(ctx, stream)
+	case streamDebug:
+		return c.serveDebug(stream)
 	case streamLogs:
 		return c.serveLogs(ctx, stream)
 	}

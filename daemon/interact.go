@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	corev1 "k8s.io/api/core/v1"
+
 	kubeapi "github.com/shoal-dev/shoal/daemon/api"
 	"github.com/shoal-dev/shoal/gossip/peer"
 	"github.com/shoal-dev/shoal/runtime"
@@ -18,6 +20,7 @@ import (
 const (
 	streamExec    = "exec"
 	streamForward = "forward"
+	streamDebug   = "debug"
 )
 
 // execQuestion asks a node to run a command in a container, or to attach to it
@@ -87,6 +90,59 @@ func (r containers) Forward(ctx context.Context, to kubeapi.Target, port uint16)
 		return r.c.forwardOn(ctx, node, forwardQuestion{to.Instance, port})
 	}
 	return r.c.agent.Forward(ctx, to.Instance, port)
+}
+
+// debugQuestion asks a node to add a container to a pod. A line with an exit answers.
+type debugQuestion struct {
+	Instance  string                    `json:"instance"`
+	Container corev1.EphemeralContainer `json:"container"`
+}
+
+// Debug adds a container to a pod, wherever it is.
+func (r containers) Debug(ctx context.Context, to kubeapi.Target, added corev1.EphemeralContainer) error {
+	node, remote, err := r.c.whereIs(to.Instance)
+	r.c.log.Info("a container is added to a pod", "user", to.User, "pod", to.Pod, "container", added.Name, "image", added.Image, "node", node, "command", added.Command)
+	switch {
+	case err != nil:
+		return err
+	case remote:
+		return r.c.debugOn(ctx, node, debugQuestion{to.Instance, added})
+	}
+	return r.c.agent.Debug(to.Instance, added)
+}
+
+// debugOn adds a container to a pod of another node.
+func (c *control) debugOn(ctx context.Context, node string, q debugQuestion) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.part.Open(ctx, node, streamDebug)
+	if err == nil {
+		err = writeLine(stream, q)
+	}
+	var answer exit
+	if err == nil {
+		err = readLine(stream, &answer)
+	}
+	if err != nil {
+		return fmt.Errorf("reach node %s, where the pod is: %w", node, err)
+	}
+	if answer.Error != "" {
+		return fmt.Errorf("on node %s: %s", node, answer.Error)
+	}
+	return nil
+}
+
+// serveDebug adds a container to a pod for another node.
+func (c *control) serveDebug(stream peer.Stream) error {
+	var q debugQuestion
+	if err := readLine(stream, &q); err != nil {
+		return err
+	}
+	var answer exit
+	if err := c.agent.Debug(q.Instance, q.Container); err != nil {
+		answer.Error = err.Error()
+	}
+	return writeLine(stream, answer)
 }
 
 // whereIs returns the node that a pod is on, and whether it is another one.

@@ -41,6 +41,7 @@ const (
 	ReasonStart          Reason = "the pod is assigned to this node"
 	ReasonInit           Reason = "it is the next init container"
 	ReasonRestart        Reason = "the container has ended and its policy is to restart"
+	ReasonDebug          Reason = "somebody looks into the pod"
 	ReasonRestartSandbox Reason = "the container ended with the pod's network"
 )
 

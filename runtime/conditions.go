@@ -151,7 +151,7 @@ func State(d Desired, p ObservedPod, status corev1.PodStatus) api.PodState {
 	if out.Phase == corev1.PodRunning && !out.Ready && !out.Stopping && out.Reason == "" {
 		out.Reason, out.Message = unreadyReason(p, status)
 	}
-	out.Containers = details(out, status)
+	out.Containers = append(details(out, status), debugDetails(p.Debug, status)...)
 	return out
 }
 

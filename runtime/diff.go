@@ -175,6 +175,9 @@ func (d *decision) run() {
 			break // containers start in order
 		}
 	}
+	if right == entitled {
+		ready = append(ready, d.debug()...)
+	}
 	for _, name := range due {
 		if latest, exists := d.pod.latest(name); !exists || latest.State != ContainerRunning {
 			d.imageReady(name)
@@ -218,7 +221,7 @@ func (d *decision) collect() {
 		_, known := FindContainer(d.spec, c.Name)
 		switch {
 		case c.State == ContainerRunning:
-		case !known:
+		case !known && !d.pod.debugs(c.Name):
 			d.do(Action{Verb: RemoveContainer, Container: c.Name, ID: c.ID, Reason: ReasonNotInSpec})
 		case c.State == ContainerCreated:
 			d.do(Action{Verb: RemoveContainer, Container: c.Name, ID: c.ID, Reason: ReasonNeverStarted})

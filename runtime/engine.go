@@ -39,9 +39,10 @@ type ContainerSpec struct {
 }
 
 // Namespaces are the paths of the namespaces that a pod's containers join. An
-// empty path means the host's.
+// empty path means the host's, but for PID.
 type Namespaces struct {
 	Net, IPC, UTS string
+	PID           string // of a container whose processes are seen; "" for its own
 	HostPID       bool
 	HostNetwork   bool // Net is a path to the host's
 }

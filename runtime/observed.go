@@ -39,6 +39,8 @@ type ObservedPod struct {
 
 	Sandbox    Sandbox
 	Containers []Container // every attempt that exists, sorted by Name, then Attempt
+	// Debug are the containers that were added to the pod while it ran.
+	Debug []corev1.EphemeralContainer
 	// Images maps a container's name to the state of its image.
 	Images map[string]Image
 	// Failures maps a container's name to why it could not be started; it is

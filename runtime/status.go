@@ -71,6 +71,7 @@ func Status(d Desired, p ObservedPod, prev corev1.PodStatus, now time.Time) core
 	for i := range v.spec.Containers {
 		out.ContainerStatuses = append(out.ContainerStatuses, v.container(&v.spec.Containers[i], false))
 	}
+	out.EphemeralContainerStatuses = v.debugStatuses()
 	out.Phase = v.phase(out)
 	if v.overdue && out.Phase == corev1.PodFailed {
 		out.Reason = FailedDeadline

@@ -32,6 +32,8 @@ type Target struct {
 // Containers are reached through this, on whichever node they are. The methods
 // may be called concurrently.
 type Containers interface {
+	// Debug adds a container to a pod that runs.
+	Debug(ctx context.Context, to Target, added corev1.EphemeralContainer) error
 	// Exec runs a command until it or ctx ends, and returns its exit code.
 	Exec(ctx context.Context, in Target, command []string, streams runtime.Streams) (code int, err error)
 	// Attach passes on what a container writes until it or ctx ends.

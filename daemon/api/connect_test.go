@@ -33,6 +33,7 @@ type machine struct {
 	written atomic.Int64 // what commands wrote to stdout
 	ended   chan error   // how each command ended
 	last    atomic.Pointer[Target]
+	added   []corev1.EphemeralContainer
 }
 
 func newMachine(t *testing.T, instances ...string) *machine {
@@ -68,6 +69,15 @@ func (m *machine) Exec(ctx context.Context, in Target, command []string, streams
 	code, err := m.engine.Exec(ctx, in.Instance, command, streams)
 	m.ended <- err
 	return code, err
+}
+
+func (m *machine) Debug(_ context.Context, to Target, added corev1.EphemeralContainer) error {
+	m.last.Store(&to)
+	if to.Instance == "absent" {
+		return errors.New("node n2, where the pod is, is out of reach")
+	}
+	m.added = append(m.added, added)
+	return nil
 }
 
 func (m *machine) Attach(_ context.Context, to Target, streams runtime.Streams) error {
@@ -449,6 +459,8 @@ func TestMayI(t *testing.T) {
 	for ask, want := range map[string]string{
 		`"verb":"create","resource":"pods","subresource":"exec"`:                `"allowed":true`,
 		`"verb":"create","resource":"pods","subresource":"portforward"`:         `"allowed":true`,
+		`"verb":"patch","resource":"pods","subresource":"ephemeralcontainers"`:  `"allowed":true`,
+		`"verb":"patch","resource":"pods"`:                                      `"allowed":false`,
 		`"verb":"list","resource":"pods"`:                                       `"allowed":true`,
 		`"verb":"create","resource":"pods"`:                                     `"allowed":false`,
 		`"verb":"create","group":"apps","resource":"pods","subresource":"exec"`: `"allowed":false`,

@@ -93,6 +93,7 @@ func (s *Server) serveResources(w http.ResponseWriter, r *http.Request) {
 		})
 		if k.Kind == "Pod" {
 			list.APIResources = append(list.APIResources, metav1.APIResource{Name: "pods/log", Namespaced: true, Kind: "Pod", Verbs: metav1.Verbs{"get"}})
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: "pods/" + debugging, Namespaced: true, Kind: "Pod", Verbs: metav1.Verbs{"get", "patch", "update"}})
 			for _, c := range connections {
 				list.APIResources = append(list.APIResources, metav1.APIResource{Name: "pods/" + c.subresource, Namespaced: true, Kind: c.kind, Verbs: metav1.Verbs{"create", "get"}})
 			}
@@ -207,7 +208,8 @@ func (s *Server) serveAccessReview(w http.ResponseWriter, r *http.Request) {
 	verb, connects := "", false
 	if a := review.Spec.ResourceAttributes; a != nil {
 		verb = a.Verb
-		connects = verb == "create" && a.Group == "" && a.Resource == "pods" && connected(a.Subresource)
+		into := a.Group == "" && a.Resource == "pods"
+		connects = into && (verb == "create" && connected(a.Subresource) || a.Subresource == debugging && (verb == "patch" || verb == "update"))
 	} else if a := review.Spec.NonResourceAttributes; a != nil {
 		verb = a.Verb
 	}

@@ -107,6 +107,11 @@ func logOptions(query url.Values, pod *corev1.Pod) (corev1.PodLogOptions, error)
 
 func chooseContainer(name string, pod *corev1.Pod) (string, error) {
 	var names []string
+	for _, c := range pod.Spec.EphemeralContainers {
+		if c.Name == name && name != "" {
+			return name, nil
+		}
+	}
 	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for _, c := range containers {
 			if c.Name == name {

@@ -200,11 +200,13 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case q.connects() && (r.Method == http.MethodGet || r.Method == http.MethodPost):
 		s.serveConnect(w, r, q)
+	case q.adds() && (r.Method == http.MethodPatch || r.Method == http.MethodPut):
+		s.serveDebug(w, r, q)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		s.refuseWrite(w, r, q)
 	case q.subresource == "log" && q.kind.Kind == "Pod":
 		s.serveLog(w, r, q)
-	case q.subresource == "status":
+	case q.subresource == "status" || q.adds():
 		s.serveGet(w, r, q)
 	case q.subresource != "":
 		s.fail(w, r, notFoundPath(r))

@@ -46,6 +46,7 @@ func TestInteract(t *testing.T) {
 	t.Run("exec", func(t *testing.T) { m.execs(t) })
 	t.Run("exec with input", func(t *testing.T) { m.pipes(t) })
 	t.Run("exec -it", func(t *testing.T) { m.types(t) })
+	t.Run("debug -it", func(t *testing.T) { m.debugs(t) })
 	t.Run("a client that goes away", func(t *testing.T) { m.goesAway(t) })
 	t.Run("cp", func(t *testing.T) { m.copies(t) })
 	t.Run("port-forward", func(t *testing.T) { m.forwards(t) })
@@ -143,66 +144,113 @@ func terminal(t *testing.T) (own, theirs *os.File) {
 	return own, theirs
 }
 
-func (m *machine) types(t *testing.T) {
-	own, theirs := terminal(t)
-	resize := func(rows, columns uint16) {
-		if err := unix.IoctlSetWinsize(int(own.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	resize(33, 101)
+// session is a kubectl in a pseudo terminal.
+type session struct {
+	t      *testing.T
+	own    *os.File
+	cmd    *exec.Cmd
+	shown  chan string
+	screen string
+}
+
+// session starts a kubectl in a terminal of 33 lines and 101 columns.
+func (m *machine) session(t *testing.T, args ...string) *session {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-	defer cancel()
-	cmd := m.client(ctx, "exec", "-it", "box", "--", "sh")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
+	t.Cleanup(cancel)
+	own, theirs := terminal(t)
+	s := &session{t: t, own: own, cmd: m.client(ctx, args...), shown: make(chan string, 1000)}
+	s.resize(33, 101)
+	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = theirs, theirs, theirs
+	s.cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
+	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	theirs.Close() //nolint:errcheck // kubectl has it
-	shown := make(chan string, 1000)
-	go func() { // ends with the terminal
+	go func() {    // ends with the terminal
 		for b := make([]byte, 4096); ; {
 			n, err := own.Read(b)
 			if err != nil {
-				close(shown)
+				close(s.shown)
 				return
 			}
-			shown <- string(b[:n])
+			s.shown <- string(b[:n])
 		}
 	}()
-	screen := ""
-	await := func(want string) {
-		t.Helper()
-		for !strings.Contains(screen, want) {
-			select {
-			case text, open := <-shown:
-				if screen += text; !open {
-					t.Fatalf("the terminal ends without %q: %q", want, screen)
-				}
-			case <-ctx.Done():
-				t.Fatalf("the terminal does not show %q: %q", want, screen)
-			}
-		}
-		screen = ""
+	return s
+}
+
+func (s *session) resize(rows, columns uint16) {
+	if err := unix.IoctlSetWinsize(int(s.own.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
+		s.t.Fatal(err)
 	}
-	await("# ")
+}
+
+func (s *session) types(text string) { _, _ = io.WriteString(s.own, text) } // what comes of it is seen
+
+// await waits until the terminal shows a text, from which on the next is awaited.
+func (s *session) await(want string) {
+	s.t.Helper()
+	if !s.within(40*time.Second, want) {
+		s.t.Fatalf("the terminal does not show %q: %q", want, s.screen)
+	}
+}
+
+// within reports whether the terminal shows a text in time.
+func (s *session) within(limit time.Duration, want string) bool {
+	s.t.Helper()
+	late := time.After(limit)
+	for !strings.Contains(s.screen, want) {
+		select {
+		case text, open := <-s.shown:
+			if s.screen += text; !open {
+				s.t.Fatalf("the terminal ends without %q: %q", want, s.screen)
+			}
+		case <-late:
+			return false
+		}
+	}
+	s.screen = ""
+	return true
+}
+
+func (m *machine) types(t *testing.T) {
+	s := m.session(t, "exec", "-it", "box", "--", "sh")
+	s.await("# ")
 	// The size comes after the start, as from kubelet: it is asked for until it is there.
-	_, _ = io.WriteString(own, "tty; until [ \"$(stty size)\" = '33 101' ]; do sleep 0.1; done; echo first=$TERM\n")
-	await("first=xterm\r\n")
-	resize(20, 60)
-	_, _ = io.WriteString(own, "until [ \"$(stty size)\" = '20 60' ]; do sleep 0.1; done; echo sec''ond\n")
-	await("second\r\n")
+	s.types("tty; until [ \"$(stty size)\" = '33 101' ]; do sleep 0.1; done; echo first=$TERM\n")
+	s.await("first=xterm\r\n")
+	s.resize(20, 60)
+	s.types("until [ \"$(stty size)\" = '20 60' ]; do sleep 0.1; done; echo sec''ond\n")
+	s.await("second\r\n")
 	// Control-C ends what runs in the terminal, and not the terminal.
-	_, _ = io.WriteString(own, "echo slee''ping; sleep 1000\n")
-	await("sleeping\r\n")
-	_, _ = own.Write([]byte{3})
-	await("# ")
-	_, _ = io.WriteString(own, "exit 5\n")
-	err := cmd.Wait()
+	s.types("sh -c 'echo slee\"\"ping; exec sleep 1000'\n")
+	s.await("sleeping")
+	for prompt := false; !prompt; prompt = s.within(time.Second, "# ") {
+		s.types("\x03") // the shell may not have led the command to the foreground yet
+	}
+	s.types("exit 5\n")
+	err := s.cmd.Wait()
 	var end *exec.ExitError
 	if !errors.As(err, &end) || end.ExitCode() != 5 {
 		t.Errorf("got %v, want the exit code 5", err)
+	}
+}
+
+// debugs looks into the pod with a container of its own, from a terminal.
+func (m *machine) debugs(t *testing.T) {
+	s := m.session(t, "debug", "-it", "box", "--image=busybox", "--target=main", "--container=look", "--profile=general", "--", "sh")
+	s.types("ps -o args | grep -c '^httpd -p'; echo see''n; wget -qO- http://127.0.0.1:8080/\n")
+	s.await("1\r\nseen\r\nhello\r\n")
+	s.types("exit\n")
+	if err := s.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if out := m.must("get", "pod", "box", "-o", "jsonpath={.status.phase} {.spec.ephemeralContainers[0].name} {.status.ephemeralContainerStatuses[0].state.terminated.reason}"); out != "Running look Completed" {
+		t.Errorf("afterwards the pod is %q", out)
+	}
+	if out, err := m.kubectl("debug", "box", "--image=busybox", "--profile=sysadmin"); err == nil || !strings.Contains(out, "a privileged container has to stand in Git") {
+		t.Errorf("a privileged container: got %v, %s", err, out)
 	}
 }
 

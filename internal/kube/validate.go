@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -55,6 +56,19 @@ func Validate(object runtime.Object) field.ErrorList {
 	declared = validate.FilterEnforcedDeclarativeErrors(ctx, declared, true)
 	handwritten = validate.FilterCoveredHandwrittenErrors(ctx, handwritten, declared, true)
 	return append(handwritten, declared...)
+}
+
+// ValidateDebug applies Kubernetes' own rules to a pod to which ephemeral containers
+// were added, and which is the same but for them. It changes nothing.
+func ValidateDebug(pod, old *corev1.Pod) field.ErrorList {
+	var both [2]core.Pod
+	for i, p := range []*corev1.Pod{pod, old} {
+		if err := Scheme().Convert(p.DeepCopy(), &both[i], nil); err != nil {
+			return field.ErrorList{field.InternalError(nil, fmt.Errorf("convert the pod: %w", err))}
+		}
+		both[i].ResourceVersion = "1"
+	}
+	return corevalidation.ValidatePodEphemeralContainersUpdate(&both[0], &both[1], corevalidation.PodValidationOptions{})
 }
 
 // declaredOptions are the feature gates that declared rules ask for, at

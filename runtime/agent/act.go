@@ -297,7 +297,8 @@ func (w *worker) container(name string) *corev1.Container {
 			}
 		}
 	}
-	return nil
+	c, _ := runtime.DebugContainer(w.pod.Debug, name)
+	return c
 }
 
 func (a *Agent) logDir() string { return filepath.Join(a.cfg.StateDir, "logs") }

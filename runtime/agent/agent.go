@@ -58,6 +58,7 @@ type report struct {
 	pod    runtime.Pod
 	known  bool // pod is set
 	held   []runtime.Container
+	debug  []corev1.EphemeralContainer
 }
 
 // New returns an agent. It starts the keeper, and changes nothing else on the

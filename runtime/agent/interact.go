@@ -44,6 +44,9 @@ func (a *Agent) Attach(ctx context.Context, instance, container string, streams 
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _, _ = stdout.Close(), stderr.Close() })() // only read
 	spec, known := runtime.FindContainer(&pod.Object.Spec, c.Name)
+	if !known {
+		spec, known = runtime.DebugContainer(a.Debugged(instance), c.Name)
+	}
 	if known && spec.Stdin && streams.Stdin != nil {
 		input, err := openInput(a.memory(instance).input(c.ID))
 		if err != nil {

@@ -144,3 +144,37 @@ func TestAttachedInput(t *testing.T) {
 	}
 	h.removeAll()
 }
+
+// TestDebug: a container that is added to a pod sees the processes of another, and
+// outlives the daemon, but not the pod.
+func TestDebug(t *testing.T) {
+	h := newHouse(t)
+	p := pod("web", "exec sleep 4242")
+	h.run(p)
+	h.eventually(p, 30*time.Second, "ready", ready)
+	look := corev1.EphemeralContainer{TargetContainerName: "app", EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+		Name: "look", Image: image, ImagePullPolicy: corev1.PullIfNotPresent, Command: []string{"sh", "-c", "ps -o args; hostname; exec sleep 1000"},
+	}}
+	if err := h.agent.Debug(p.Instance(), look); err != nil {
+		t.Fatal(err)
+	}
+	looks := func(s corev1.PodStatus) bool {
+		return len(s.EphemeralContainerStatuses) == 1 && s.EphemeralContainerStatuses[0].State.Running != nil && ready(s)
+	}
+	h.eventually(p, 30*time.Second, "looked into", looks)
+	h.says(p, "look", "sleep 4242\n")
+	h.says(p, "look", "web\n")
+	if err := h.agent.Debug(p.Instance(), look); err == nil {
+		t.Error("a second one of the same name: no error")
+	}
+	if err := h.agent.Debug("nobody", look); !errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("in a pod that is not here: got %v", err)
+	}
+	h.stop()
+	h.start()
+	h.eventually(p, 30*time.Second, "looked into after a restart", looks)
+	if code, err := h.agent.Exec(t.Context(), p.Instance(), "look", []string{"true"}, runtime.Streams{}); code != 0 || err != nil {
+		t.Errorf("exec: got %d, %v", code, err)
+	}
+	h.removeAll()
+}

@@ -21,6 +21,7 @@ func (w *worker) adopt(ctx context.Context) {
 	w.pod.Record, w.pod.Admitted = w.memory.record()
 	w.pod.Removing = w.memory.removing()
 	w.saved = w.memory.probes()
+	w.pod.Debug = w.recall()
 	_, memory := os.Stat(w.memory.dir)
 	_, volumes := os.Stat(w.a.volumes.Folder(w.instance))
 	w.pod.Leftovers = memory == nil || volumes == nil
@@ -131,6 +132,7 @@ func (w *worker) see(held runtime.Held) {
 func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 	w.mu.Lock()
 	stopping := maps.Clone(w.stopping)
+	w.pod.Debug = w.debug
 	w.mu.Unlock()
 
 	if d.Removes(w.instance) && w.pod.Removing.IsZero() && !w.pod.Empty() {
@@ -221,7 +223,7 @@ func (w *worker) sources(d runtime.Desired) runtime.Sources {
 // images observes the images of containers that do not run.
 func (w *worker) images(ctx context.Context) {
 	spec := &w.object.Object.Spec
-	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers, w.debuggers()} {
 		for i := range containers {
 			c := &containers[i]
 			attempts, running := 0, false

@@ -141,6 +141,9 @@ func (w *worker) spec(ctx context.Context, d runtime.Desired, c *corev1.Containe
 	out.Hostname = s.Hostname
 	out.Namespaces = w.a.cfg.Network.Namespaces(s)
 	out.Namespaces.HostPID = pod.Spec.HostPID
+	if out.Namespaces.PID, err = w.watched(ctx, c.Name); err != nil {
+		return out, err
+	}
 	out.Sysctls = sysctls(&pod.Spec)
 	if c.Stdin {
 		if out.Stdin, err = w.memory.makeInput(id); err != nil {

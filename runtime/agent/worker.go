@@ -35,7 +35,8 @@ type worker struct {
 	listed   bool
 	stopping map[string]bool
 	exits    map[string]chan struct{}
-	removal  context.CancelFunc // ends hooks that hold up a removal
+	removal  context.CancelFunc          // ends hooks that hold up a removal
+	debug    []corev1.EphemeralContainer // not changed, only replaced
 
 	// The rest belongs to run alone.
 	pod        runtime.ObservedPod
@@ -311,6 +312,7 @@ func (w *worker) report(d runtime.Desired) {
 	if w.object != nil {
 		r.pod, r.known = *w.object, true
 	}
+	r.debug = w.pod.Debug
 	if w.gone() {
 		if _, wanted := d.Lookup(w.instance); !wanted {
 			return

@@ -105,7 +105,11 @@ func (e *Engine) await(ctx context.Context, running client.Process, inputEnded <
 	if err != nil {
 		return 0, translate(err)
 	}
-	if err := running.Start(ctx); err != nil {
+	// It may run before Start returns: ctx ends it by its number, which that brings.
+	starting, cancel := context.WithTimeout(late, time.Minute)
+	err = running.Start(starting)
+	cancel()
+	if err != nil {
 		return 0, translate(err)
 	}
 	for {

@@ -116,7 +116,7 @@ func workingDir(s runtime.ContainerSpec, own *image) string {
 func joined(n runtime.Namespaces) []specs.LinuxNamespace {
 	out := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 	if !n.HostPID {
-		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace})
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: n.PID})
 	}
 	for _, ns := range []specs.LinuxNamespace{
 		{Type: specs.NetworkNamespace, Path: n.Net},
