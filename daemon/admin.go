@@ -124,6 +124,7 @@ func (c *control) status(version string) Status {
 	if full := c.diskAlarm(); full != "" {
 		s.Alarms = append(s.Alarms, full)
 	}
+	s.Alarms = append(s.Alarms, c.agent.Alarms()...)
 	if v.company.Refused != "" {
 		s.Alarms = append(s.Alarms, v.company.Refused)
 	}

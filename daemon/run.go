@@ -158,6 +158,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
 		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
 		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod, Lease: c.lease,
+		ImageLimits: cfg.Images.limits(), NeededImages: c.neededImages,
 	}
 	m.Containers(&containers)
 	if c.agent, err = agent.New(containers); err != nil {

@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"io"
+	"time"
 
 	"github.com/shoal-dev/shoal/api"
 )
@@ -76,9 +77,10 @@ type Held struct {
 
 // ImageInfo is an image that a machine holds.
 type ImageInfo struct {
-	Names      []string // "docker.io/library/redis:7", sorted
-	ID         string   // "docker.io/library/redis@sha256:..."
-	Size       int64    // bytes, compressed
+	Names      []string  // "docker.io/library/redis:7", sorted
+	ID         string    // "docker.io/library/redis@sha256:..."
+	Size       int64     // bytes, compressed
+	Created    time.Time // when this machine got it, or got it anew under one of its names
 	User       string
 	StopSignal string
 }

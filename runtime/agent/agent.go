@@ -26,6 +26,7 @@ type Agent struct {
 	volumes *volume.Volumes
 	prober  *probe.Prober
 	pulls   *pulls
+	images  *reclaimer
 	heavy   chan struct{} // a slot for each worker that may act
 	machine machine
 
@@ -36,11 +37,13 @@ type Agent struct {
 	desired   runtime.Desired
 	workers   map[string]*worker
 	reports   map[string]report
-	relists   bool            // a listing was asked for
-	listed    bool            // the machine was listed once
-	strangers map[string]bool // found by the first listing, and not yet reported
-	down      error           // why the engine does not answer; nil when it does
-	keeper    error           // why the keeper does not run; nil when it does
+	relists   bool                // a listing was asked for
+	listed    bool                // the machine was listed once
+	strangers map[string]bool     // found by the first listing, and not yet reported
+	down      error               // why the engine does not answer; nil when it does
+	keeper    error               // why the keeper does not run; nil when it does
+	alarm     string              // what is wrong with the disk of the images; "" when nothing is
+	archived  map[string][]string // by archive in the images folder: the images that came of it
 
 	discarding  bool   // volumes are being deleted
 	discardSaid string // why one could not be
@@ -99,6 +102,7 @@ func New(cfg Config) (*Agent, error) {
 		_, _ = a.cfg.Fencer.Held(ctx)
 	}
 	a.pulls = newPulls(cfg.Engine, func() { a.pokeAll() })
+	a.images = &reclaimer{a: a, used: map[string]time.Time{}}
 	a.prober = probe.New(a.probeExec, a.pokeInstance, a.unhealthy)
 	return a, nil
 }
@@ -185,6 +189,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.watch(ctx) })
 	a.wg.Go(func() { a.tendLease(ctx) })
 	a.wg.Go(func() { a.importImages(ctx) })
+	a.wg.Go(func() { a.tendImages(ctx) })
 	a.poke()
 	relist := time.NewTimer(a.cfg.Relist)
 	defer relist.Stop()

@@ -52,6 +52,15 @@ type Config struct {
 	// Keeper is the shoal-keeper program; nil means the embedded one.
 	Keeper []byte
 
+	// ImageLimits say when images are deleted; zero means kubelet's.
+	ImageLimits runtime.ImageLimits
+	// NeededImages returns what commits name, the one in force and the one before,
+	// whether their pods are here or not. It is asked only when images are to be
+	// deleted; an error deletes none. nil means that no commit names any.
+	NeededImages func() ([]string, error)
+	// Reclaim is how often the disk of the images is looked at; 0 means a minute.
+	Reclaim time.Duration
+
 	// Lease returns the node's lease. It may be called often. nil means that
 	// there never is one: exclusive pods are started in a fleet of one only.
 	Lease func() fence.Lease
@@ -80,6 +89,7 @@ type Engine interface {
 	Containers
 	Undertaker
 	Images
+	ImageStore
 	Commands
 	Consoles
 	Pods
@@ -107,7 +117,15 @@ type Images interface {
 	Image(ctx context.Context, ref string) (runtime.ImageInfo, error)
 	Pull(ctx context.Context, ref string, credentials []runtime.Credential) (runtime.ImageInfo, error)
 	Import(ctx context.Context, archive io.Reader) ([]string, error)
+}
+
+// ImageStore is the disk that images are on. DeleteImage takes the names of one
+// image away, all that it has; what containers run from stays on the disk until
+// they are gone.
+type ImageStore interface {
 	Images(ctx context.Context) ([]runtime.ImageInfo, error)
+	DeleteImage(ctx context.Context, names []string) error
+	ImageDisk(ctx context.Context) (runtime.Filesystem, error)
 }
 
 // Commands run in containers. Watch calls poke until its stream breaks.
@@ -195,6 +213,15 @@ func (c *Config) complete() error {
 	}
 	if c.Workers == 0 {
 		c.Workers = 8
+	}
+	if c.ImageLimits == (runtime.ImageLimits{}) {
+		c.ImageLimits = runtime.DefaultImageLimits
+	}
+	if c.NeededImages == nil {
+		c.NeededImages = func() ([]string, error) { return nil, nil }
+	}
+	if c.Reclaim == 0 {
+		c.Reclaim = time.Minute
 	}
 	if c.Relist == 0 {
 		c.Relist = 45 * time.Second

@@ -47,6 +47,8 @@ type Engine struct {
 
 	mu     sync.Mutex
 	images map[digest.Digest]*image
+	sizes  map[digest.Digest]int64 // in bytes, compressed
+	store  string                  // where the snapshotter keeps layers, "" before it was asked
 }
 
 // New returns an engine. It does not wait for containerd: calls fail with
@@ -74,7 +76,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
 	}
-	e := &Engine{cfg: cfg, client: c, images: map[digest.Digest]*image{}}
+	e := &Engine{cfg: cfg, client: c, images: map[digest.Digest]*image{}, sizes: map[digest.Digest]int64{}}
 	e.minOOM, e.degraded = privileges()
 	e.armor = readArmory()
 	return e, nil

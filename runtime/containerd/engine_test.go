@@ -1,7 +1,9 @@
 package containerd_test
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -59,6 +61,15 @@ func TestContainerd(t *testing.T) {
 		return runtimetest.Fixture{
 			Engine: e,
 			Image:  image,
+			Archive: func(t *testing.T, name string) io.Reader {
+				spec := testenv.Busybox()
+				spec.Cmd = nil
+				b, err := os.ReadFile(testenv.Archive(t, testenv.Dir(t), name, testenv.Image(t, spec)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return bytes.NewReader(b)
+			},
 			Sandbox: func(t *testing.T, instance string) (string, runtime.Namespaces) {
 				s := network.Sandbox{Instance: instance, Hostname: "box"}
 				id, err := n.Prepare(s)

@@ -62,7 +62,7 @@ func (e *Engine) lookup(ctx context.Context, ref string) (name string, own *imag
 	if own, err = e.read(ctx, stored); err != nil {
 		return "", nil, info, fmt.Errorf("image %s: %w", name, err)
 	}
-	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size}, nil
+	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size, Created: stored.UpdatedAt}, nil
 }
 
 // read reads an image and unpacks it where that has not been done. A damaged
@@ -235,36 +235,4 @@ func (e *Engine) rename(ctx context.Context, stored images.Image, name string) (
 		return out, fmt.Errorf("name %s: %w", name, translate(err))
 	}
 	return out, ignoreNotFound(translate(service.Delete(ctx, old)))
-}
-
-// Images returns every image of the namespace, one entry per digest, sorted by
-// ID.
-func (e *Engine) Images(ctx context.Context) ([]runtime.ImageInfo, error) {
-	ctx = e.ctx(ctx)
-	stored, err := e.client.ImageService().List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", translate(err))
-	}
-	byID := map[string]*runtime.ImageInfo{}
-	for _, s := range stored {
-		id := imageID(s)
-		info := byID[id]
-		if info == nil {
-			info = &runtime.ImageInfo{ID: id, Size: s.Target.Size}
-			e.mu.Lock()
-			if own := e.images[s.Target.Digest]; own != nil {
-				info.Size = own.size
-			}
-			e.mu.Unlock()
-			byID[id] = info
-		}
-		info.Names = append(info.Names, s.Name)
-	}
-	out := make([]runtime.ImageInfo, 0, len(byID))
-	for _, info := range byID {
-		slices.Sort(info.Names)
-		out = append(out, *info)
-	}
-	slices.SortFunc(out, func(a, b runtime.ImageInfo) int { return strings.Compare(a.ID, b.ID) })
-	return out, nil
 }
