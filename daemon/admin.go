@@ -143,6 +143,13 @@ func (c *control) status(version string) Status {
 			out.Phase, out.Ready, out.Restarts = string(p.state.Phase), p.state.Ready, p.state.Restarts
 			out.Commit, out.Reason, out.Message = p.state.Commit, p.state.Reason, p.state.Message
 		}
+		if out.Reason == "" && p.state != nil {
+			for _, d := range p.state.Containers {
+				if d.Waiting != "" && d.Message != "" { // how far its image is, or which volume is missing
+					out.Reason, out.Message = d.Waiting, d.Message
+				}
+			}
+		}
 		if why, waits := pending[p.pod.Instance]; waits {
 			out.Reason, out.Message = "Unschedulable", why
 		}

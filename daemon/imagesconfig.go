@@ -14,6 +14,19 @@ type ImagesConfig struct {
 	High   int           `mapstructure:"imageGCHighThresholdPercent"` // of the disk
 	Low    int           `mapstructure:"imageGCLowThresholdPercent"`
 	MinAge time.Duration `mapstructure:"imageMinimumGCAge"`
+
+	Serialize bool `mapstructure:"serializeImagePulls"` // one at a time
+	Parallel  int  `mapstructure:"maxParallelImagePulls"`
+	PerSecond int  `mapstructure:"registryPullQPS"` // that begin
+	Burst     int  `mapstructure:"registryBurst"`   // at once
+}
+
+// parallel is how many images may be fetched at once, 0 for any number.
+func (c ImagesConfig) parallel() int {
+	if c.Serialize {
+		return 1
+	}
+	return c.Parallel
 }
 
 // limits are those in the words of the runtime.
@@ -37,6 +50,14 @@ func (c ImagesConfig) validate() error {
 	}
 	if c.Low >= c.High {
 		wrong("imageGCLowThresholdPercent", "%d must be below imageGCHighThresholdPercent %d", c.Low, c.High)
+	}
+	for _, number := range []struct {
+		key   string
+		value int
+	}{{"maxParallelImagePulls", c.Parallel}, {"registryPullQPS", c.PerSecond}, {"registryBurst", c.Burst}} {
+		if number.value < 0 {
+			wrong(number.key, "%d is negative; 0 means no limit", number.value)
+		}
 	}
 	if c.MinAge < 0 {
 		wrong("imageMinimumGCAge", "%s is negative", c.MinAge)

@@ -159,6 +159,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
 		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod, Lease: c.lease,
 		ImageLimits: cfg.Images.limits(), NeededImages: c.neededImages,
+		Pulls: cfg.Images.parallel(), PullsPerSecond: float64(cfg.Images.PerSecond), PullBurst: cfg.Images.Burst,
 	}
 	m.Containers(&containers)
 	if c.agent, err = agent.New(containers); err != nil {

@@ -3,7 +3,6 @@ package runtime
 import (
 	"errors"
 	"io"
-	"time"
 
 	"github.com/shoal-dev/shoal/api"
 )
@@ -73,23 +72,6 @@ type Held struct {
 	Namespace  string
 	Pod        string
 	PID        int
-}
-
-// ImageInfo is an image that a machine holds.
-type ImageInfo struct {
-	Names      []string  // "docker.io/library/redis:7", sorted
-	ID         string    // "docker.io/library/redis@sha256:..."
-	Size       int64     // bytes, compressed
-	Created    time.Time // when this machine got it, or got it anew under one of its names
-	User       string
-	StopSignal string
-}
-
-// Credential opens a registry.
-type Credential struct {
-	Host     string // "registry.example.com", "docker.io"
-	Username string
-	Password string
 }
 
 // Streams are where a command in a container reads and writes. Nil ones are

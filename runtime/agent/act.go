@@ -125,19 +125,18 @@ func (w *worker) ensureImage(ctx context.Context, d runtime.Desired, name string
 		return
 	}
 	w.event(corev1.EventTypeNormal, "Pulling", name, fmt.Sprintf("Pulling image %q", c.Image))
-	credentials := pullSecrets(d, w.object.Object)
-	field, instance := name, w.instance
-	regards := w.regards(field)
+	want := wish{w.instance, c, pullSecrets(d, w.object.Object)}
+	regards := w.regards(name)
 	w.a.background(regards, func() {
-		took, err := w.a.pulls.pull(ctx, instance, c, credentials)
-		w.a.pulls.leave(instance, field)
+		info, took, err := w.a.pulls.pull(ctx, want, true)
+		w.a.pulls.leave(want.instance, c.Name)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
 			w.a.record(regards, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", c.Image, err))
 		default:
-			w.a.record(regards, corev1.EventTypeNormal, "Pulled",
-				fmt.Sprintf("Successfully pulled image %q in %s", c.Image, took.Round(time.Millisecond)))
+			w.a.record(regards, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting). Image size: %d bytes.",
+				c.Image, took.pulling.Round(time.Millisecond), took.all.Round(time.Millisecond), info.Size))
 		}
 		w.poke()
 	})

@@ -101,7 +101,7 @@ func New(cfg Config) (*Agent, error) {
 		// shows again when it is told of the lease.
 		_, _ = a.cfg.Fencer.Held(ctx)
 	}
-	a.pulls = newPulls(cfg.Engine, func() { a.pokeAll() })
+	a.pulls = newPulls(cfg.Engine, newGate(cfg.Pulls, cfg.PullsPerSecond, cfg.PullBurst), a.pokeInstance)
 	a.images = &reclaimer{a: a, used: map[string]time.Time{}}
 	a.prober = probe.New(a.probeExec, a.pokeInstance, a.unhealthy)
 	return a, nil

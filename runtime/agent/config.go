@@ -52,6 +52,11 @@ type Config struct {
 	// Keeper is the shoal-keeper program; nil means the embedded one.
 	Keeper []byte
 
+	// Pulls bounds how many images are fetched at once, and how many fetches begin
+	// in a second, PullBurst of them at once; 0 Pulls or PullsPerSecond are no limit.
+	Pulls          int
+	PullsPerSecond float64
+	PullBurst      int
 	// ImageLimits say when images are deleted; zero means kubelet's.
 	ImageLimits runtime.ImageLimits
 	// NeededImages returns what commits name, the one in force and the one before,
@@ -115,7 +120,7 @@ type Undertaker interface {
 // Images are fetched, imported and found here.
 type Images interface {
 	Image(ctx context.Context, ref string) (runtime.ImageInfo, error)
-	Pull(ctx context.Context, ref string, credentials []runtime.Credential) (runtime.ImageInfo, error)
+	Pull(ctx context.Context, pull runtime.Pull) (runtime.ImageInfo, error)
 	Import(ctx context.Context, archive io.Reader) ([]string, error)
 }
 

@@ -164,7 +164,7 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 		w.reconsider(d)
 	}
 	if up && w.pod.Removing.IsZero() {
-		w.images(ctx)
+		w.images(ctx, d)
 		w.probes(ctx)
 	}
 	w.save()
@@ -219,8 +219,10 @@ func (w *worker) sources(d runtime.Desired) runtime.Sources {
 }
 
 // images observes the images of containers that do not run.
-func (w *worker) images(ctx context.Context) {
+func (w *worker) images(ctx context.Context, d runtime.Desired) {
 	spec := &w.object.Object.Spec
+	var credentials []runtime.Credential
+	read := false
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
 			c := &containers[i]
@@ -235,7 +237,10 @@ func (w *worker) images(ctx context.Context) {
 				delete(w.pod.Images, c.Name)
 				continue
 			}
-			w.pod.Images[c.Name] = w.a.pulls.state(ctx, w.instance, c, attempts > 0)
+			if !read {
+				credentials, read = pullSecrets(d, w.object.Object), true
+			}
+			w.pod.Images[c.Name] = w.a.pulls.state(ctx, wish{w.instance, c, credentials}, attempts > 0)
 		}
 	}
 }

@@ -19,11 +19,15 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 const image = "example.com/busybox:1"
 
-func newEngine(t *testing.T) (e *containerd.Engine, dir string) {
+func newEngine(t *testing.T, change ...func(*containerd.Config)) (e *containerd.Engine, dir string) {
 	t.Helper()
 	d := testenv.Containerd(t)
 	dir = testenv.Dir(t)
-	e, err := containerd.New(containerd.Config{Address: d.Address, RunDir: dir})
+	cfg := containerd.Config{Address: d.Address, RunDir: dir}
+	for _, c := range change {
+		c(&cfg)
+	}
+	e, err := containerd.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,6 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	dockerconfig "github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -128,54 +126,6 @@ func imageID(stored images.Image) string {
 		return stored.Target.Digest.String()
 	}
 	return named.Name() + "@" + stored.Target.Digest.String()
-}
-
-// Pull fetches an image from its registry, or a mirror of it, and unpacks it.
-// Credentials for other hosts are not used.
-func (e *Engine) Pull(ctx context.Context, ref string, credentials []runtime.Credential) (runtime.ImageInfo, error) {
-	ctx = e.ctx(ctx)
-	name, err := Normalize(ref)
-	if err != nil {
-		return runtime.ImageInfo{}, err
-	}
-	options := dockerconfig.HostOptions{
-		Credentials: func(host string) (string, string, error) {
-			for _, c := range credentials {
-				if sameRegistry(c.Host, host) {
-					return c.Username, c.Password, nil
-				}
-			}
-			return "", "", nil
-		},
-	}
-	if e.cfg.HostsDir != "" {
-		options.HostDir = dockerconfig.HostDirFromRoot(e.cfg.HostsDir)
-	}
-	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: dockerconfig.ConfigureHosts(ctx, options)})
-	_, err = e.client.Pull(ctx, name,
-		client.WithResolver(resolver),
-		client.WithPullUnpack,
-		client.WithPullSnapshotter(e.cfg.Snapshotter),
-		client.WithMaxConcurrentDownloads(3))
-	if err != nil {
-		return runtime.ImageInfo{}, fmt.Errorf("pull %s: %w", name, translate(err))
-	}
-	return e.Image(ctx, ref)
-}
-
-// sameRegistry compares the host of a pull secret, in the forms that docker
-// writes, with a registry's.
-func sameRegistry(secret, host string) bool {
-	canon := func(s string) string {
-		s = strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
-		s, _, _ = strings.Cut(s, "/")
-		switch s {
-		case "index.docker.io", "registry-1.docker.io", "registry.docker.io":
-			return "docker.io"
-		}
-		return strings.ToLower(s)
-	}
-	return canon(secret) == canon(host)
 }
 
 // Import reads an OCI or docker archive, compressed or not, and unpacks what is

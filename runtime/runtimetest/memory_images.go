@@ -33,7 +33,8 @@ func (m *Memory) info(ref, id string) runtime.ImageInfo {
 }
 
 // Pull fetches what Serve was told of.
-func (m *Memory) Pull(ctx context.Context, ref string, _ []runtime.Credential) (runtime.ImageInfo, error) {
+func (m *Memory) Pull(ctx context.Context, pull runtime.Pull) (runtime.ImageInfo, error) {
+	ref := pull.Ref
 	unlock, err := m.lock()
 	if err != nil {
 		return runtime.ImageInfo{}, err

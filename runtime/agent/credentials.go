@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/shoal-dev/shoal/runtime"
+)
+
+// pullSecrets returns the credentials that a pod's imagePullSecrets hold. What
+// cannot be read is left out: the registry will say what is missing.
+func pullSecrets(d runtime.Desired, pod *corev1.Pod) []runtime.Credential {
+	var out []runtime.Credential
+	for _, ref := range pod.Spec.ImagePullSecrets {
+		secret, found := d.Secrets[types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name}]
+		if !found {
+			continue
+		}
+		data := runtime.SecretData(secret)
+		var file struct {
+			Auths map[string]dockerAuth `json:"auths"`
+		}
+		if json.Unmarshal(data[corev1.DockerConfigJsonKey], &file) == nil {
+			out = append(out, credentials(file.Auths)...)
+		}
+		var old map[string]dockerAuth
+		if json.Unmarshal(data[corev1.DockerConfigKey], &old) == nil {
+			out = append(out, credentials(old)...)
+		}
+	}
+	return out
+}
+
+type dockerAuth struct {
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	Auth          string `json:"auth"`
+	IdentityToken string `json:"identitytoken"`
+}
+
+func credentials(auths map[string]dockerAuth) []runtime.Credential {
+	var out []runtime.Credential
+	for host, a := range auths {
+		c := runtime.Credential{Host: host, Username: a.Username, Password: a.Password}
+		if raw, err := base64.StdEncoding.DecodeString(a.Auth); err == nil && a.Auth != "" {
+			if user, password, found := strings.Cut(string(raw), ":"); found {
+				c.Username, c.Password = user, password
+			}
+		}
+		if a.IdentityToken != "" {
+			c.Username, c.Password = "", a.IdentityToken
+		}
+		out = append(out, c)
+	}
+	return out
+}
