@@ -211,6 +211,7 @@ func (c *control) sync(snapshot api.Snapshot, ledger gossip.Ledger) {
 		DNS: runtime.DNSConfig{Server: c.cfg.Network.DNS, Domain: c.cfg.Network.Domain, NodeConfig: c.cfg.Network.ResolvConf},
 	}
 	c.fillConfig(&desired, snapshot)
+	desired.Upcoming = scheduler.Upcoming(snapshot, set, c.cfg.Node)
 	live := map[string]bool{}
 	add := func(a api.Assignment) {
 		live[a.Pod.Instance] = true

@@ -31,6 +31,7 @@ type Agent struct {
 	machine machine
 
 	pokes   chan struct{} // for Run
+	ahead   chan struct{} // for fetchAhead
 	changed chan struct{}
 
 	mu        sync.Mutex
@@ -84,6 +85,7 @@ func New(cfg Config) (*Agent, error) {
 		volumes:   volume.New(cfg.StateDir),
 		heavy:     make(chan struct{}, cfg.Workers),
 		pokes:     make(chan struct{}, 1),
+		ahead:     make(chan struct{}, 1),
 		changed:   make(chan struct{}, 1),
 		workers:   map[string]*worker{},
 		reports:   map[string]report{},
@@ -117,6 +119,10 @@ func (a *Agent) Sync(d runtime.Desired) {
 	}
 	a.mu.Unlock()
 	a.poke()
+	select {
+	case a.ahead <- struct{}{}:
+	default:
+	}
 }
 
 // States returns the digest of every pod the machine holds or should, sorted by
@@ -190,6 +196,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.tendLease(ctx) })
 	a.wg.Go(func() { a.importImages(ctx) })
 	a.wg.Go(func() { a.tendImages(ctx) })
+	a.wg.Go(func() { a.fetchAhead(ctx) })
 	a.poke()
 	relist := time.NewTimer(a.cfg.Relist)
 	defer relist.Stop()

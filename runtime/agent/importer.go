@@ -183,7 +183,7 @@ func (im *importer) load(ctx context.Context, name string) (names []string, done
 		return nil, errors.Is(err, fs.ErrNotExist)
 	}
 	defer file.Close() //nolint:errcheck // only read
-	regards := corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: im.a.cfg.Node}
+	regards := im.a.node()
 	names, err = im.a.cfg.Engine.Import(ctx, file)
 	switch {
 	case ctx.Err() != nil:

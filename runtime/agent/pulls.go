@@ -39,6 +39,7 @@ type pull struct {
 	running  chan struct{} // closed at the end; nil while nothing runs
 	ticket   *ticket       // while it runs
 	progress runtime.Progress
+	wanted   bool      // a pod waits for it
 	told     time.Time // when pods were last poked for its progress
 	failure  runtime.Failure
 	err      error
@@ -155,7 +156,8 @@ func (p *pulls) leave(instance, container string) {
 type took struct{ all, pulling time.Duration }
 
 // pull fetches an image for a container, or waits for a fetch that runs. urgent
-// says that a pod waits for it.
+// says that a pod waits for it; without an instance nobody is remembered to have
+// it.
 func (p *pulls) pull(ctx context.Context, w wish, urgent bool) (runtime.ImageInfo, took, error) {
 	begin := time.Now()
 	p.mu.Lock()
@@ -166,12 +168,13 @@ func (p *pulls) pull(ctx context.Context, w wish, urgent bool) (runtime.ImageInf
 	}
 	if running := own.running; running != nil {
 		if urgent {
+			own.wanted = true
 			p.gate.hurry(own.ticket)
 		}
 		p.mu.Unlock()
 		return p.join(ctx, w, own, running)
 	}
-	own.running, own.ticket = make(chan struct{}), p.gate.queueUp(urgent)
+	own.running, own.ticket, own.wanted = make(chan struct{}), p.gate.queueUp(urgent), urgent
 	p.mu.Unlock()
 
 	info, pulling, err := p.fetch(ctx, w, own)
@@ -181,13 +184,15 @@ func (p *pulls) pull(ctx context.Context, w wish, urgent bool) (runtime.ImageInf
 	own.err = err
 	if err == nil {
 		own.failure = runtime.Failure{}
-		p.fetched[w.fetched()] = true
 	} else {
 		own.failure = pullFailure(w.container.Image, err, own.failure.Count+1)
 	}
 	close(own.running)
 	own.running, own.ticket, own.progress = nil, nil, runtime.Progress{}
-	if err == nil {
+	if err == nil && w.instance != "" {
+		p.fetched[w.fetched()] = true
+	}
+	if err == nil || !own.wanted { // a pod that comes need not wait for what nobody wanted
 		delete(p.refs, w.key())
 	}
 	return info, took{time.Since(begin), pulling}, err

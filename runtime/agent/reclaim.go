@@ -35,7 +35,7 @@ func (a *Agent) tendImages(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		a.guard(corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: a.cfg.Node}, func() {
+		a.guard(a.node(), func() {
 			_ = a.images.pass(ctx, a.cfg.ImageLimits) // it was told
 		})
 	}
@@ -159,7 +159,7 @@ func (r *reclaimer) remove(ctx context.Context, plan runtime.Reclaim, disk runti
 		if disk, err = r.a.cfg.Engine.ImageDisk(ctx); err != nil {
 			return disk, err
 		}
-		r.a.record(corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.a.cfg.Node}, corev1.EventTypeNormal, "ImageDeleted",
+		r.a.record(r.a.node(), corev1.EventTypeNormal, "ImageDeleted",
 			fmt.Sprintf("%s: the disk of the images is %d %% full, and nothing needs it", strings.Join(image.Names, ", "), before))
 	}
 	return disk, nil
