@@ -105,7 +105,7 @@ func setDefaults(v *viper.Viper) {
 		"repository.sshKeyFile": "", "repository.knownHostsFile": "",
 		"containerd.address": "/run/containerd/containerd.sock", "containerd.namespace": "shoal", "containerd.registries": "/etc/containerd/certs.d",
 		"images.imageGCHighThresholdPercent": 85, "images.imageGCLowThresholdPercent": 80, "images.imageMinimumGCAge": 2 * time.Minute,
-		"images.serializeImagePulls": false, "images.maxParallelImagePulls": 3, "images.registryPullQPS": 5, "images.registryBurst": 10,
+		"images.peers": true, "images.serializeImagePulls": false, "images.maxParallelImagePulls": 3, "images.registryPullQPS": 5, "images.registryBurst": 10,
 		"network.podCIDR": "10.64.0.0/24", "network.clusterCIDR": "10.64.0.0/11", "network.serviceCIDR": "10.96.0.0/12",
 		"network.dns": "10.96.0.10", "network.domain": "cluster.local", "network.plugins": "", "network.resolvConf": "/etc/resolv.conf", "network.linkLocal": false,
 		"peer.listen": ":7947", "peer.advertise": "", "gossip.listen": ":7946", "gossip.seeds": []string{}, "api.listen": ":6443", "log.level": "info", "log.format": "text",

@@ -72,6 +72,7 @@ type control struct {
 	held       map[api.Commit]bool   // commits of others that this node has, too
 	recording  atomic.Bool           // addresses are on their way into the ledger
 	releasing  atomic.Bool           // claims are on their way out of it
+	giving     chan struct{}         // a slot for each part of an image that is given to others
 	asides     sync.WaitGroup        // what goes on beside the loop; Run waits for it
 	accepted   map[string]api.Commit // as last told of this node
 }

@@ -15,6 +15,8 @@ type ImagesConfig struct {
 	Low    int           `mapstructure:"imageGCLowThresholdPercent"`
 	MinAge time.Duration `mapstructure:"imageMinimumGCAge"`
 
+	Peers bool `mapstructure:"peers"` // take images from other nodes, and give them
+
 	Serialize bool `mapstructure:"serializeImagePulls"` // one at a time
 	Parallel  int  `mapstructure:"maxParallelImagePulls"`
 	PerSecond int  `mapstructure:"registryPullQPS"` // that begin

@@ -29,6 +29,8 @@ type Config struct {
 	RunDir    string // /run/shoal: pins, records, sockets; gone after a reboot
 	ImagesDir string // archives dropped here are imported; "" means StateDir/images
 	HostsDir  string // folder of hosts.toml files by registry; "" means none
+	// Peers are other machines that give images to this one; nil: none do.
+	Peers containerd.Peers
 
 	Containerd string // address of the socket; "" means /run/containerd/containerd.sock
 	Namespace  string // containerd namespace; "" means shoal
@@ -120,7 +122,7 @@ type Undertaker interface {
 // Images are fetched, imported and found here.
 type Images interface {
 	Image(ctx context.Context, ref string) (runtime.ImageInfo, error)
-	Pull(ctx context.Context, pull runtime.Pull) (runtime.ImageInfo, error)
+	Pull(ctx context.Context, pull runtime.Pull) (runtime.Pulled, error)
 	Import(ctx context.Context, archive io.Reader) ([]string, error)
 }
 
@@ -131,6 +133,13 @@ type ImageStore interface {
 	Images(ctx context.Context) ([]runtime.ImageInfo, error)
 	DeleteImage(ctx context.Context, names []string) error
 	ImageDisk(ctx context.Context) (runtime.Filesystem, error)
+	Shares
+}
+
+// Shares are images as other machines may have them.
+type Shares interface {
+	Offer(ctx context.Context, ref string) (runtime.PeerImage, error)
+	Blob(ctx context.Context, digest string) (io.ReadCloser, error)
 }
 
 // Commands run in containers. Watch calls poke until its stream breaks.
@@ -260,7 +269,7 @@ func (c *Config) real(ctx context.Context) error {
 	}
 	if c.Engine == nil {
 		e, err := containerd.New(containerd.Config{
-			Address: c.Containerd, Namespace: c.Namespace, RunDir: c.RunDir, HostsDir: c.HostsDir,
+			Address: c.Containerd, Namespace: c.Namespace, RunDir: c.RunDir, HostsDir: c.HostsDir, Peers: c.Peers,
 			SeccompDir: filepath.Join(c.StateDir, "seccomp"),
 		})
 		if err != nil {

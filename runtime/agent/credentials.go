@@ -3,6 +3,8 @@ package agent
 import (
 	"encoding/base64"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +17,12 @@ import (
 // cannot be read is left out: the registry will say what is missing.
 func pullSecrets(d runtime.Desired, pod *corev1.Pod) []runtime.Credential {
 	var out []runtime.Credential
+	add := func(secret string, auths map[string]dockerAuth) {
+		for _, c := range credentials(auths) {
+			c.Secret = pod.Namespace + "/" + secret
+			out = append(out, c)
+		}
+	}
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		secret, found := d.Secrets[types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name}]
 		if !found {
@@ -25,11 +33,11 @@ func pullSecrets(d runtime.Desired, pod *corev1.Pod) []runtime.Credential {
 			Auths map[string]dockerAuth `json:"auths"`
 		}
 		if json.Unmarshal(data[corev1.DockerConfigJsonKey], &file) == nil {
-			out = append(out, credentials(file.Auths)...)
+			add(ref.Name, file.Auths)
 		}
 		var old map[string]dockerAuth
 		if json.Unmarshal(data[corev1.DockerConfigKey], &old) == nil {
-			out = append(out, credentials(old)...)
+			add(ref.Name, old)
 		}
 	}
 	return out
@@ -44,7 +52,8 @@ type dockerAuth struct {
 
 func credentials(auths map[string]dockerAuth) []runtime.Credential {
 	var out []runtime.Credential
-	for host, a := range auths {
+	for _, host := range slices.Sorted(maps.Keys(auths)) {
+		a := auths[host]
 		c := runtime.Credential{Host: host, Username: a.Username, Password: a.Password}
 		if raw, err := base64.StdEncoding.DecodeString(a.Auth); err == nil && a.Auth != "" {
 			if user, password, found := strings.Cut(string(raw), ":"); found {

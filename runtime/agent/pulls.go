@@ -75,10 +75,13 @@ func (p *pulls) state(ctx context.Context, w wish, restart bool) runtime.Image {
 	policy, ref := w.container.ImagePullPolicy, w.container.Image
 	under, ready := p.look(w)
 	if policy != corev1.PullAlways || restart || ready {
-		_, err := p.engine.Image(ctx, ref)
+		info, err := p.engine.Image(ctx, ref)
 		switch {
-		case err == nil:
+		case err == nil && (restart || ready || runtime.MayUse(info.Access, w.credentials)):
 			return runtime.Image{State: runtime.ImagePresent}
+		case err == nil && policy == corev1.PullNever:
+			return never(fmt.Sprintf("Container image %q is present with pull policy of Never but does not have the proper credentials to access the image", ref))
+		case err == nil: // it is there for others; the registry says whether it is for this pod
 		case errors.Is(err, runtime.ErrUnavailable):
 			return runtime.Image{State: runtime.ImagePulling} // not known: wait
 		case !errors.Is(err, runtime.ErrNotFound):
@@ -87,11 +90,7 @@ func (p *pulls) state(ctx context.Context, w wish, restart bool) runtime.Image {
 	}
 	switch {
 	case policy == corev1.PullNever:
-		return runtime.Image{State: runtime.ImageFailed, Failure: runtime.Failure{
-			Reason:  runtime.WaitingNeverPull,
-			Message: fmt.Sprintf("Container image %q is not present with pull policy of Never", ref),
-			Retry:   time.Now().Add(time.Hour), // an import pokes
-		}}
+		return never(fmt.Sprintf("Container image %q is not present with pull policy of Never", ref))
 	case under.State != runtime.ImageAbsent:
 		return under
 	case under.Failure.Failed():
@@ -100,6 +99,14 @@ func (p *pulls) state(ctx context.Context, w wish, restart bool) runtime.Image {
 	default:
 		return runtime.Image{}
 	}
+}
+
+// never is the state of an image that is not to be fetched.
+func never(message string) runtime.Image {
+	return runtime.Image{State: runtime.ImageFailed, Failure: runtime.Failure{
+		Reason: runtime.WaitingNeverPull, Message: message,
+		Retry: time.Now().Add(time.Hour), // an import pokes
+	}}
 }
 
 // look returns what is known of the pull for a container, and whether its image
@@ -158,7 +165,7 @@ type took struct{ all, pulling time.Duration }
 // pull fetches an image for a container, or waits for a fetch that runs. urgent
 // says that a pod waits for it; without an instance nobody is remembered to have
 // it.
-func (p *pulls) pull(ctx context.Context, w wish, urgent bool) (runtime.ImageInfo, took, error) {
+func (p *pulls) pull(ctx context.Context, w wish, urgent bool) (runtime.Pulled, took, error) {
 	begin := time.Now()
 	p.mu.Lock()
 	own := p.refs[w.key()]
@@ -199,12 +206,12 @@ func (p *pulls) pull(ctx context.Context, w wish, urgent bool) (runtime.ImageInf
 }
 
 // join waits for a fetch that another container began.
-func (p *pulls) join(ctx context.Context, w wish, own *pull, running <-chan struct{}) (runtime.ImageInfo, took, error) {
+func (p *pulls) join(ctx context.Context, w wish, own *pull, running <-chan struct{}) (runtime.Pulled, took, error) {
 	begin := time.Now()
 	select {
 	case <-running:
 	case <-ctx.Done():
-		return runtime.ImageInfo{}, took{}, ctx.Err()
+		return runtime.Pulled{}, took{}, ctx.Err()
 	}
 	p.mu.Lock()
 	err := own.err
@@ -213,17 +220,17 @@ func (p *pulls) join(ctx context.Context, w wish, own *pull, running <-chan stru
 	}
 	p.mu.Unlock()
 	if err != nil {
-		return runtime.ImageInfo{}, took{}, err
+		return runtime.Pulled{}, took{}, err
 	}
 	info, err := p.engine.Image(ctx, w.container.Image)
-	return info, took{time.Since(begin), time.Since(begin)}, err
+	return runtime.Pulled{ImageInfo: info}, took{time.Since(begin), time.Since(begin)}, err
 }
 
 // fetch pulls an image when it is its turn, unless the first imports brought it.
-func (p *pulls) fetch(ctx context.Context, w wish, own *pull) (runtime.ImageInfo, time.Duration, error) {
+func (p *pulls) fetch(ctx context.Context, w wish, own *pull) (runtime.Pulled, time.Duration, error) {
 	leave, err := p.gate.pass(ctx, own.ticket)
 	if err != nil {
-		return runtime.ImageInfo{}, 0, err
+		return runtime.Pulled{}, 0, err
 	}
 	defer leave()
 	begin := time.Now()
@@ -233,11 +240,11 @@ func (p *pulls) fetch(ctx context.Context, w wish, own *pull) (runtime.ImageInfo
 		select {
 		case <-p.imported:
 		case <-ctx.Done():
-			return runtime.ImageInfo{}, 0, ctx.Err()
+			return runtime.Pulled{}, 0, ctx.Err()
 		}
 		if w.container.ImagePullPolicy != corev1.PullAlways {
-			if info, err := p.engine.Image(ctx, w.container.Image); err == nil {
-				return info, 0, nil
+			if info, err := p.engine.Image(ctx, w.container.Image); err == nil && runtime.MayUse(info.Access, w.credentials) {
+				return runtime.Pulled{ImageInfo: info}, 0, nil
 			}
 		}
 	}

@@ -20,6 +20,7 @@ import (
 type store struct {
 	mu     sync.Mutex
 	held   map[string]bool
+	access map[string][]string
 	asked  []string
 	answer func(pull runtime.Pull) error
 }
@@ -30,26 +31,28 @@ func (s *store) Image(_ context.Context, ref string) (runtime.ImageInfo, error) 
 	if !s.held[ref] {
 		return runtime.ImageInfo{}, runtime.ErrNotFound
 	}
-	return runtime.ImageInfo{Names: []string{ref}}, nil
+	return runtime.ImageInfo{Names: []string{ref}, Access: s.access[ref]}, nil
 }
 
-func (s *store) Pull(ctx context.Context, pull runtime.Pull) (runtime.ImageInfo, error) {
+func (s *store) Pull(ctx context.Context, pull runtime.Pull) (runtime.Pulled, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, pull.Ref)
 	s.mu.Unlock()
 	if err := s.answer(pull); err != nil {
-		return runtime.ImageInfo{}, err
+		return runtime.Pulled{}, err
 	}
 	s.mu.Lock()
 	s.held[pull.Ref] = true
+	s.access[pull.Ref] = runtime.Grant(s.access[pull.Ref], pull.Credentials)
 	s.mu.Unlock()
-	return s.Image(ctx, pull.Ref)
+	info, err := s.Image(ctx, pull.Ref)
+	return runtime.Pulled{ImageInfo: info}, err
 }
 
 func (s *store) Import(context.Context, io.Reader) ([]string, error) { return nil, nil }
 
 func testPulls(answer func(runtime.Pull) error) (*pulls, *store) {
-	s := &store{held: map[string]bool{}, answer: answer}
+	s := &store{held: map[string]bool{}, access: map[string][]string{}, answer: answer}
 	p := newPulls(s, newGate(1, 0, 0), func(string) {})
 	close(p.imported)
 	return p, s
@@ -127,6 +130,27 @@ func TestPullsKeepCredentialsApart(t *testing.T) {
 	}
 	if _, _, err := p.pull(t.Context(), some, true); err != nil {
 		t.Fatal(err)
+	}
+	// It is there now, and not for everybody, unless a pod has run from it before.
+	for _, test := range []struct {
+		w       wish
+		restart bool
+		want    runtime.ImageState
+	}{
+		{some, false, runtime.ImagePresent},
+		{wants("three", "a:1", some.credentials...), false, runtime.ImagePresent},
+		{wants("four", "a:1"), false, runtime.ImageFailed},
+		{wants("four", "a:1"), true, runtime.ImagePresent},
+		{none, false, runtime.ImageFailed},
+	} {
+		if got := p.state(t.Context(), test.w, test.restart); got.State != test.want {
+			t.Errorf("%+v: got %+v", test.w, got)
+		}
+	}
+	nobody := wants("four", "a:1")
+	nobody.container.ImagePullPolicy = corev1.PullNever
+	if got := p.state(t.Context(), nobody, false); got.Failure.Reason != runtime.WaitingNeverPull || !strings.Contains(got.Failure.Message, "proper credentials") {
+		t.Errorf("with the policy Never: got %+v", got)
 	}
 	if _, _, err := p.pull(t.Context(), none, true); err == nil || len(s.asked) != 3 {
 		t.Errorf("asked %q: %v", s.asked, err)

@@ -31,6 +31,7 @@ type Config struct {
 	Snapshotter string // "" means overlayfs
 	RunDir      string // /run/shoal: for FIFOs of commands
 	HostsDir    string // folder of hosts.toml files by registry; "" means none
+	Peers       Peers  // nil: images come from registries alone
 	SeccompDir  string // folder of seccomp profiles that pods may name
 	CgroupRoot  string // "" means / and the namespace: several daemons share a machine in tests
 	PIDs        int64  // processes that one container may have; 0 means 4096

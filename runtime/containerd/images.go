@@ -60,7 +60,7 @@ func (e *Engine) lookup(ctx context.Context, ref string) (name string, own *imag
 	if own, err = e.read(ctx, stored); err != nil {
 		return "", nil, info, fmt.Errorf("image %s: %w", name, err)
 	}
-	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size, Created: stored.UpdatedAt}, nil
+	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size, Created: stored.UpdatedAt, Access: accessOf(stored.Labels)}, nil
 }
 
 // read reads an image and unpacks it where that has not been done. A damaged

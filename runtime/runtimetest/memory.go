@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/runtime"
+	"github.com/shoal-dev/shoal/runtime/containerd"
 )
 
 // Change is what has become of a container. Asked says that it ended because
@@ -37,6 +38,9 @@ type Memory struct {
 	created    map[string]time.Time
 	disk       runtime.Filesystem
 	remote     map[string]string // what Pull finds
+	access     map[string][]string
+	away       bool // the registry is
+	peers      containerd.Peers
 	pods       map[string]bool
 	watchers   map[chan string]bool
 	pid        int
@@ -55,7 +59,7 @@ type container struct {
 // NewMemory returns an engine that holds the given images.
 func NewMemory(images ...string) *Memory {
 	m := &Memory{
-		containers: map[string]*container{}, images: map[string]string{}, created: map[string]time.Time{},
+		containers: map[string]*container{}, images: map[string]string{}, access: map[string][]string{}, created: map[string]time.Time{},
 		disk: runtime.Filesystem{Path: "/memory", Capacity: 1 << 40, Available: 1 << 39}, remote: map[string]string{},
 		pods: map[string]bool{}, watchers: map[chan string]bool{}, Observe: func(Change) {},
 	}

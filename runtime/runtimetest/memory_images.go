@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/runtime"
+	"github.com/shoal-dev/shoal/runtime/containerd"
 )
 
 // Image finds an image.
@@ -29,25 +31,102 @@ func (m *Memory) Image(_ context.Context, ref string) (runtime.ImageInfo, error)
 
 // info describes an image. m.mu is held.
 func (m *Memory) info(ref, id string) runtime.ImageInfo {
-	return runtime.ImageInfo{Names: []string{ref}, ID: id, Size: imageSize, Created: m.created[ref]}
+	return runtime.ImageInfo{Names: []string{ref}, ID: id, Size: imageSize, Created: m.created[ref], Access: m.access[ref]}
 }
 
-// Pull fetches what Serve was told of.
-func (m *Memory) Pull(ctx context.Context, pull runtime.Pull) (runtime.ImageInfo, error) {
-	ref := pull.Ref
+// SetPeers says whom Pull asks beside the registry.
+func (m *Memory) SetPeers(peers containerd.Peers) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.peers = peers
+}
+
+// SetRegistry says whether the registry answers. It gives everything to everybody.
+func (m *Memory) SetRegistry(answers bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = !answers
+}
+
+// Pull fetches what Serve was told of, or, while the registry does not answer, what
+// another machine has.
+func (m *Memory) Pull(ctx context.Context, pull runtime.Pull) (runtime.Pulled, error) {
 	unlock, err := m.lock()
 	if err != nil {
-		return runtime.ImageInfo{}, err
+		return runtime.Pulled{}, err
 	}
-	id, found := m.remote[ref]
-	if found {
-		m.keep(ref, id)
-	}
+	id, found := m.remote[pull.Ref]
+	away, peers := m.away, m.peers
 	unlock()
-	if !found {
-		return runtime.ImageInfo{}, fmt.Errorf("pull %s: %w", ref, runtime.ErrNotFound)
+	var out runtime.Pulled
+	access := runtime.Grant(nil, nil)
+	switch {
+	case away && peers != nil:
+		const why = "the registry does not answer"
+		image, given := runtime.Resolve(peers.Named(ctx, pull.Ref), pull.Credentials)
+		if !given {
+			return out, fmt.Errorf("pull %s: %s", pull.Ref, why)
+		}
+		if id, err = receive(ctx, peers, pull.Ref, image); err != nil {
+			return out, fmt.Errorf("pull %s: %w", pull.Ref, err)
+		}
+		access, out.ResolvedBy, out.Away, out.Peers = image.Access, image.Peer, why, []string{image.Peer}
+	case away || !found:
+		return out, fmt.Errorf("pull %s: %w", pull.Ref, runtime.ErrNotFound)
 	}
-	return m.Image(ctx, ref)
+	if unlock, err = m.lock(); err != nil {
+		return out, err
+	}
+	m.keep(pull.Ref, id)
+	m.access[pull.Ref] = access
+	unlock()
+	out.ImageInfo, err = m.Image(ctx, pull.Ref)
+	return out, err
+}
+
+// receive gets an image from another machine: one is nothing but its name.
+func receive(ctx context.Context, peers containerd.Peers, ref string, image runtime.PeerImage) (id string, err error) {
+	for _, peer := range peers.Holders(image.Digest) {
+		var r io.ReadCloser
+		if r, err = peers.Open(ctx, peer, image.Digest); err != nil {
+			continue
+		}
+		defer r.Close()
+		b, err := io.ReadAll(r)
+		if err != nil {
+			return "", err
+		}
+		if id = imageID(ref); string(b) != ref || !strings.HasSuffix(id, image.Digest) {
+			return "", fmt.Errorf("peer %s gave %q", peer, b)
+		}
+		return id, nil
+	}
+	return "", errors.Join(errors.New("no peer has it"), err)
+}
+
+// Offer says what other machines may know of an image.
+func (m *Memory) Offer(ctx context.Context, ref string) (runtime.PeerImage, error) {
+	info, err := m.Image(ctx, ref)
+	if err != nil {
+		return runtime.PeerImage{}, err
+	}
+	_, sum, _ := strings.Cut(info.ID, "@")
+	return runtime.PeerImage{Name: ref, Digest: sum, MediaType: "memory", Size: info.Size, Created: info.Created, Access: info.Access}, nil
+}
+
+// Blob opens an image, by its digest.
+func (m *Memory) Blob(_ context.Context, digest string) (io.ReadCloser, error) {
+	unlock, err := m.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for ref, id := range m.images {
+		if strings.HasSuffix(id, "@"+digest) {
+			return io.NopCloser(strings.NewReader(ref)), nil
+		}
+	}
+	return nil, fmt.Errorf("part %s of an image: %w", digest, runtime.ErrNotFound)
 }
 
 // Import takes an archive that is nothing but the name of an image.
@@ -89,7 +168,10 @@ func (m *Memory) Images(context.Context) ([]runtime.ImageInfo, error) {
 const imageSize = 1 << 20
 
 // keep holds an image from now on. m.mu is held.
-func (m *Memory) keep(ref, id string) { m.images[ref], m.created[ref] = id, time.Now() }
+func (m *Memory) keep(ref, id string) {
+	m.images[ref], m.created[ref] = id, time.Now()
+	delete(m.access, ref)
+}
 
 // DeleteImage forgets an image, and frees its place on the disk.
 func (m *Memory) DeleteImage(_ context.Context, names []string) error {
