@@ -60,6 +60,7 @@ type control struct {
 	missing    map[string]string          // by instance: why it has no object
 	kept       []api.Commit
 	config     configCache
+	policies   []api.ImagePolicy
 	states     api.PodStates // as last read, with the number of its last change
 	units      map[string]api.UnitStatus
 	said       map[string]string // last message logged on each subject, under saying
@@ -212,6 +213,10 @@ func (c *control) sync(snapshot api.Snapshot, ledger gossip.Ledger) {
 		DNS: runtime.DNSConfig{Server: c.cfg.Network.DNS, Domain: c.cfg.Network.Domain, NodeConfig: c.cfg.Network.ResolvConf},
 	}
 	c.fillConfig(&desired, snapshot)
+	if snapshot.Known() {
+		c.policies = snapshot.Settings().ImagePolicies
+	}
+	desired.ImagePolicies = c.policies
 	desired.Upcoming = scheduler.Upcoming(snapshot, set, c.cfg.Node)
 	live := map[string]bool{}
 	add := func(a api.Assignment) {

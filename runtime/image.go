@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/shoal-dev/shoal/api"
 )
 
 // ImageInfo is an image that a machine holds.
@@ -19,6 +21,7 @@ type ImageInfo struct {
 	// Access says what opened the registry that the image came from, see MayUse;
 	// empty for one that came from an archive.
 	Access     []string
+	Signatures []Signature // that satisfied a policy when it was fetched
 	User       string
 	StopSignal string
 }
@@ -85,6 +88,8 @@ type PeerImage struct {
 	Size      int64     `json:"size"`    // of what the name leads to, in bytes; not of the image
 	Created   time.Time `json:"created"` // when the machine got it
 	Access    []string  `json:"access,omitempty"`
+	// Signatures are those that satisfied a policy when the image was fetched.
+	Signatures []Signature `json:"signatures,omitempty"`
 }
 
 // Resolve chooses what a name means when its registry cannot be asked, from what
@@ -114,6 +119,9 @@ type Pulled struct {
 type Pull struct {
 	Ref         string // as in the pod's spec
 	Credentials []Credential
+	// Policies are those that regard the image: it is fetched only when it is signed
+	// as each of them asks. The error wraps ErrSignature otherwise.
+	Policies []api.ImagePolicy
 	// Progress is told now and then how far the pull is, from another goroutine,
 	// and no more once the pull has returned. nil: nobody wants to know.
 	Progress func(Progress)

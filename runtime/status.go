@@ -18,6 +18,7 @@ const (
 	WaitingImageError   = "ErrImagePull"
 	WaitingNeverPull    = "ErrImageNeverPull"
 	WaitingImageName    = "InvalidImageName"
+	WaitingSignature    = "SignatureValidationFailed"
 	WaitingConfig       = "CreateContainerConfigError"
 	WaitingCreate       = "CreateContainerError"
 	WaitingFenced       = "Fenced"

@@ -126,7 +126,7 @@ func (w *worker) ensureImage(ctx context.Context, d runtime.Desired, name string
 		return
 	}
 	w.event(corev1.EventTypeNormal, "Pulling", name, fmt.Sprintf("Pulling image %q", c.Image))
-	want := wish{w.instance, c, pullSecrets(d, w.object.Object)}
+	want := newWish(d, w.instance, c, pullSecrets(d, w.object.Object))
 	regards := w.regards(name)
 	w.a.background(regards, func() {
 		pulled, took, err := w.a.pulls.pull(ctx, want, true)

@@ -240,7 +240,7 @@ func (w *worker) images(ctx context.Context, d runtime.Desired) {
 			if !read {
 				credentials, read = pullSecrets(d, w.object.Object), true
 			}
-			w.pod.Images[c.Name] = w.a.pulls.state(ctx, wish{w.instance, c, credentials}, attempts > 0)
+			w.pod.Images[c.Name] = w.a.pulls.state(ctx, newWish(d, w.instance, c, credentials), attempts > 0)
 		}
 	}
 }

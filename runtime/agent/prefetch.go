@@ -46,7 +46,7 @@ func (a *Agent) nextAhead(tried map[pullKey]bool) (wish, bool) {
 		credentials := pullSecrets(d, pod)
 		for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 			for i := range containers {
-				w := wish{container: &containers[i], credentials: credentials}
+				w := newWish(d, "", &containers[i], credentials)
 				if w.container.ImagePullPolicy != corev1.PullNever && !tried[w.key()] {
 					return w, true
 				}

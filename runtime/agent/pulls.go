@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 )
 
@@ -32,7 +33,8 @@ type fetchedKey struct{ instance, container string }
 
 // pullKey is an image and what opens its registry: a pod is never told what others
 // were answered to their credentials.
-type pullKey struct{ ref, credentials string }
+// Nor does what was answered under other policies count.
+type pullKey struct{ ref, credentials, policies string }
 
 // pull is the state of one image name.
 type pull struct {
@@ -60,10 +62,31 @@ type wish struct {
 	instance    string
 	container   *corev1.Container
 	credentials []runtime.Credential
+	policies    []api.ImagePolicy // that regard the image
+}
+
+// newWish returns the wish of a container. credentials are its pod's.
+func newWish(d runtime.Desired, instance string, c *corev1.Container, credentials []runtime.Credential) wish {
+	return wish{instance, c, credentials, runtime.PoliciesFor(d.ImagePolicies, fullName(c.Image))}
 }
 
 func (w wish) key() pullKey {
-	return pullKey{w.container.Image, runtime.CredentialsKey(w.credentials)}
+	policies := ""
+	if len(w.policies) > 0 {
+		policies = api.SafeHash(fmt.Sprint(w.policies), 12)
+	}
+	return pullKey{w.container.Image, runtime.CredentialsKey(w.credentials), policies}
+}
+
+// may reports whether the pod may have an image that is on this machine, without a
+// word from the registry.
+func (w wish) may(info runtime.ImageInfo) error {
+	if !runtime.MayUse(info.Access, w.credentials) {
+		return errors.New("does not have the proper credentials to access the image")
+	}
+	_, digest, _ := strings.Cut(info.ID, "@")
+	_, err := runtime.VerifySignatures(w.policies, digest, info.Signatures)
+	return err
 }
 
 func (w wish) fetched() fetchedKey { return fetchedKey{w.instance, w.container.Name} }
@@ -76,11 +99,19 @@ func (p *pulls) state(ctx context.Context, w wish, restart bool) runtime.Image {
 	under, ready := p.look(w)
 	if policy != corev1.PullAlways || restart || ready {
 		info, err := p.engine.Image(ctx, ref)
+		var may error
+		if err == nil && !restart && !ready {
+			may = w.may(info)
+		}
 		switch {
-		case err == nil && (restart || ready || runtime.MayUse(info.Access, w.credentials)):
+		case err == nil && may == nil:
 			return runtime.Image{State: runtime.ImagePresent}
 		case err == nil && policy == corev1.PullNever:
-			return never(fmt.Sprintf("Container image %q is present with pull policy of Never but does not have the proper credentials to access the image", ref))
+			out := never(fmt.Sprintf("Container image %q is present with pull policy of Never but %v", ref, may))
+			if errors.Is(may, runtime.ErrSignature) {
+				out.Failure.Reason = runtime.WaitingSignature
+			}
+			return out
 		case err == nil: // it is there for others; the registry says whether it is for this pod
 		case errors.Is(err, runtime.ErrUnavailable):
 			return runtime.Image{State: runtime.ImagePulling} // not known: wait
@@ -243,13 +274,13 @@ func (p *pulls) fetch(ctx context.Context, w wish, own *pull) (runtime.Pulled, t
 			return runtime.Pulled{}, 0, ctx.Err()
 		}
 		if w.container.ImagePullPolicy != corev1.PullAlways {
-			if info, err := p.engine.Image(ctx, w.container.Image); err == nil && runtime.MayUse(info.Access, w.credentials) {
+			if info, err := p.engine.Image(ctx, w.container.Image); err == nil && w.may(info) == nil {
 				return runtime.Pulled{ImageInfo: info}, 0, nil
 			}
 		}
 	}
 	info, err := p.engine.Pull(ctx, runtime.Pull{
-		Ref: w.container.Image, Credentials: w.credentials, Progress: func(at runtime.Progress) { p.note(own, at) },
+		Ref: w.container.Image, Credentials: w.credentials, Policies: w.policies, Progress: func(at runtime.Progress) { p.note(own, at) },
 	})
 	return info, time.Since(begin), err
 }
@@ -279,7 +310,11 @@ func pullFailure(ref string, err error, count int) runtime.Failure {
 		Reason: runtime.WaitingImageError, Message: err.Error(), Count: count,
 		Retry: time.Now().Add(runtime.Backoff(count)),
 	}
-	if count > 1 {
+	switch {
+	case errors.Is(err, runtime.ErrSignature):
+		f.Reason = runtime.WaitingSignature
+		f.Message = fmt.Sprintf("image pull failed for %s because the signature validation failed: %v", ref, err)
+	case count > 1:
 		f.Reason = runtime.WaitingImageBackOff
 		f.Message = fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %v", ref, err)
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 )
 
@@ -59,7 +61,7 @@ func testPulls(answer func(runtime.Pull) error) (*pulls, *store) {
 }
 
 func wants(instance, ref string, credentials ...runtime.Credential) wish {
-	return wish{instance, &corev1.Container{Name: "c", Image: ref, ImagePullPolicy: corev1.PullIfNotPresent}, credentials}
+	return wish{instance, &corev1.Container{Name: "c", Image: ref, ImagePullPolicy: corev1.PullIfNotPresent}, credentials, nil}
 }
 
 // While an image is fetched a pod says how far it is, or that others come first,
@@ -186,4 +188,49 @@ func TestPullsHurry(t *testing.T) {
 			t.Errorf("asked for %q, want %q", s.asked, want)
 		}
 	})
+}
+
+// What a policy covers is used when it is signed, whatever is there already; why
+// it is not is said in kubelet's words, and another policy is another question.
+func TestPullsAskForSignatures(t *testing.T) {
+	p, s := testPulls(func(pull runtime.Pull) error {
+		if len(pull.Policies) > 0 {
+			return fmt.Errorf("pull: %w: no key has signed", runtime.ErrSignature)
+		}
+		return nil
+	})
+	d := runtime.Desired{ImagePolicies: []api.ImagePolicy{{Images: []string{"r.io/shop/*"}, Keys: []string{"key"}}}}
+	container := func(ref string) *corev1.Container {
+		return &corev1.Container{Name: "c", Image: ref, ImagePullPolicy: corev1.PullIfNotPresent}
+	}
+	free, bound := newWish(d, "one", container("r.io/other/web:1"), nil), newWish(d, "two", container("r.io/shop/web:1"), nil)
+	for _, w := range []wish{free, bound} {
+		s.held[w.container.Image] = true
+	}
+	if got := p.state(t.Context(), free, false); got.State != runtime.ImagePresent {
+		t.Errorf("what no policy covers: got %+v", got)
+	}
+	if got := p.state(t.Context(), bound, false); got.State != runtime.ImageAbsent {
+		t.Errorf("what is there without a signature: got %+v", got)
+	}
+	if got := p.state(t.Context(), bound, true); got.State != runtime.ImagePresent {
+		t.Errorf("a restart: got %+v", got)
+	}
+	for range 2 {
+		if _, _, err := p.pull(t.Context(), bound, true); !errors.Is(err, runtime.ErrSignature) {
+			t.Fatalf("got %v", err)
+		}
+		got := p.state(t.Context(), bound, false)
+		if got.State != runtime.ImageFailed || got.Failure.Reason != "SignatureValidationFailed" || !strings.HasPrefix(got.Failure.Message, "image pull failed for r.io/shop/web:1 because the signature validation failed") {
+			t.Errorf("got %+v", got)
+		}
+	}
+	lifted := newWish(runtime.Desired{}, "two", bound.container, nil)
+	if got := p.state(t.Context(), lifted, false); got.State != runtime.ImagePresent {
+		t.Errorf("without the policy: got %+v", got)
+	}
+	bound.container.ImagePullPolicy = corev1.PullNever
+	if got := p.state(t.Context(), bound, false); got.State != runtime.ImageFailed || got.Failure.Reason != "SignatureValidationFailed" {
+		t.Errorf("with the policy Never: got %+v", got)
+	}
 }

@@ -43,16 +43,24 @@ func newEngine(t *testing.T, change ...func(*containerd.Config)) (e *containerd.
 	})
 	spec := testenv.Busybox()
 	spec.Cmd = nil
-	f, err := os.Open(testenv.Archive(t, dir, image, testenv.Image(t, spec)))
+	if names := importFile(t, e, testenv.Archive(t, dir, image, testenv.Image(t, spec))); len(names) != 1 || names[0] != image {
+		t.Fatalf("import: got %q", names)
+	}
+	return e, dir
+}
+
+func importFile(t *testing.T, e *containerd.Engine, path string) []string {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close() //nolint:errcheck // only read
 	names, err := e.Import(t.Context(), f)
-	if err != nil || len(names) != 1 || names[0] != image {
-		t.Fatalf("import: got %q, %v", names, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return e, dir
+	return names
 }
 
 func TestContainerd(t *testing.T) {

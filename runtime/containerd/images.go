@@ -60,7 +60,7 @@ func (e *Engine) lookup(ctx context.Context, ref string) (name string, own *imag
 	if own, err = e.read(ctx, stored); err != nil {
 		return "", nil, info, fmt.Errorf("image %s: %w", name, err)
 	}
-	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size, Created: stored.UpdatedAt, Access: accessOf(stored.Labels)}, nil
+	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size, Created: stored.UpdatedAt, Access: accessOf(stored.Labels), Signatures: signaturesOf(stored.Labels)}, nil
 }
 
 // read reads an image and unpacks it where that has not been done. A damaged
@@ -146,7 +146,7 @@ func (e *Engine) Import(ctx context.Context, archive io.Reader) ([]string, error
 			return ""
 		}
 		return name
-	}))
+	}), client.WithImageLabels(map[string]string{})) // what opened another image of this name opened none of these
 	if err != nil {
 		return nil, fmt.Errorf("import archive: %w", translate(err))
 	}
@@ -177,7 +177,7 @@ func (e *Engine) rename(ctx context.Context, stored images.Image, name string) (
 	old := stored.Name
 	stored.Name = name
 	service := e.client.ImageService()
-	out, err := service.Update(ctx, stored, "target")
+	out, err := service.Update(ctx, stored, "target", "labels")
 	if err = translate(err); errors.Is(err, runtime.ErrNotFound) {
 		out, err = service.Create(ctx, stored)
 	}

@@ -49,7 +49,7 @@ func (e *Engine) Offer(ctx context.Context, ref string) (runtime.PeerImage, erro
 	}
 	return runtime.PeerImage{
 		Name: name, Digest: stored.Target.Digest.String(), MediaType: stored.Target.MediaType, Size: stored.Target.Size,
-		Created: stored.UpdatedAt, Access: accessOf(stored.Labels),
+		Created: stored.UpdatedAt, Access: accessOf(stored.Labels), Signatures: signaturesOf(stored.Labels),
 	}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/shoal-dev/shoal/internal/testenv"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/containerd"
 )
@@ -115,7 +116,12 @@ func TestPullFromPeers(t *testing.T) {
 	if _, err := own.Pull(t.Context(), runtime.Pull{Ref: pinned, Credentials: ann}); err == nil {
 		t.Error("another digest than the one that is named was taken")
 	}
-	// What came from an archive is for all.
+	// What came from an archive is for all, whatever had its name before.
+	archive := testenv.Archive(t, testenv.Dir(t), name, testenv.Image(t, testenv.Busybox()))
+	importFile(t, own, archive)
+	if info, err := own.Image(t.Context(), name); err != nil || len(info.Access) > 0 || info.ID == got.ID {
+		t.Errorf("an archive with the name of a private image: got %+v, %v", info, err)
+	}
 	forget(t, own, image)
 	public, err := own.Pull(t.Context(), runtime.Pull{Ref: image})
 	if err != nil || public.ResolvedBy != "n2" || !runtime.MayUse(public.Access, nil) {

@@ -114,6 +114,7 @@ func sameRegistry(secret, host string) bool {
 func (t *transfer) resolve(ctx context.Context) error {
 	_, target, err := t.registry.Resolve(ctx, t.name)
 	var access []string
+	var offered []runtime.Signature
 	switch {
 	case err == nil:
 		t.target = target
@@ -126,17 +127,22 @@ func (t *transfer) resolve(ctx context.Context) error {
 		if !found {
 			return err
 		}
+		offered = image.Signatures
 		t.target = ocispec.Descriptor{MediaType: image.MediaType, Digest: digest.Digest(image.Digest), Size: image.Size}
 		t.out.ResolvedBy, t.out.Away = image.Peer, err.Error()
 		access = image.Access
 	default:
 		return err
 	}
+	used, err := t.signed(ctx, offered)
+	if err != nil {
+		return err
+	}
 	t.labels = map[string]string{}
 	if len(access) > 0 {
 		t.labels[labelAccess] = strings.Join(access, ",")
 	}
-	return nil
+	return t.keep(used)
 }
 
 // named returns what other machines have under the name. One that names a digest

@@ -58,6 +58,7 @@ func Run(t *testing.T, make func(t *testing.T) Fixture) {
 		{"images are listed", testImages},
 		{"an image is deleted", testImageDeleted},
 		{"the disk of the images is known", testImageDisk},
+		{"an image is shared", testImageShared},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}

@@ -1,7 +1,10 @@
 package runtimetest
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -76,5 +79,32 @@ func testImageDisk(t *testing.T, s suite) {
 	disk, err := s.Engine.ImageDisk(t.Context())
 	if err != nil || disk.Path == "" || disk.Capacity <= 0 || disk.Available < 0 || disk.Available > disk.Capacity {
 		t.Errorf("got %+v, %v", disk, err)
+	}
+}
+
+func testImageShared(t *testing.T, s suite) {
+	info, err := s.Engine.Image(t.Context(), s.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer, err := s.Engine.Offer(t.Context(), s.Image)
+	if err != nil || offer.Name != s.Image || !strings.HasSuffix(info.ID, "@"+offer.Digest) || offer.Size <= 0 || offer.MediaType == "" || len(offer.Access) > 0 {
+		t.Fatalf("got %+v, %v", offer, err)
+	}
+	r, err := s.Engine.Blob(t.Context(), offer.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || fmt.Sprintf("sha256:%x", sha256.Sum256(b)) != offer.Digest {
+		t.Errorf("what it gives is not what it offers: %d bytes, %v", len(b), err)
+	}
+	if _, err := s.Engine.Offer(t.Context(), "example.com/absent:1"); !errors.Is(err, runtime.ErrNotFound) {
+		t.Errorf("an image that is not there: got %v", err)
+	}
+	for _, digest := range []string{"sha256:" + strings.Repeat("0", 64), "../../etc/shadow", ""} {
+		if _, err := s.Engine.Blob(t.Context(), digest); err == nil {
+			t.Errorf("part %q is given", digest)
+		}
 	}
 }
