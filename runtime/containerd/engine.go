@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"sync"
+	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/client"
@@ -32,9 +33,12 @@ type Config struct {
 	RunDir      string // /run/shoal: for FIFOs of commands
 	HostsDir    string // folder of hosts.toml files by registry; "" means none
 	Peers       Peers  // nil: images come from registries alone
-	SeccompDir  string // folder of seccomp profiles that pods may name
-	CgroupRoot  string // "" means / and the namespace: several daemons share a machine in tests
-	PIDs        int64  // processes that one container may have; 0 means 4096
+	// Stalled is how long nothing may come of an image before its pull is given up;
+	// 0 means 5 minutes, as in containerd's CRI plugin.
+	Stalled    time.Duration
+	SeccompDir string // folder of seccomp profiles that pods may name
+	CgroupRoot string // "" means / and the namespace: several daemons share a machine in tests
+	PIDs       int64  // processes that one container may have; 0 means 4096
 }
 
 // Engine runs containers. It may be used concurrently; calls about the same
@@ -66,6 +70,9 @@ func New(cfg Config) (*Engine, error) {
 	}
 	if cfg.CgroupRoot == "" {
 		cfg.CgroupRoot = "/" + cfg.Namespace
+	}
+	if cfg.Stalled == 0 {
+		cfg.Stalled = 5 * time.Minute
 	}
 	if cfg.PIDs == 0 {
 		cfg.PIDs = 4096

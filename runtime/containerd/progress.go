@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -29,26 +30,34 @@ func (t *transfer) watch(next images.Handler) images.Handler {
 }
 
 // report tells how far the pull is, until stop is called, which waits for the last
-// word.
-func (t *transfer) report(ctx context.Context, tell func(runtime.Progress)) (stop func()) {
-	if tell == nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
+// word. The context that it returns ends when nothing has come for too long: a
+// registry that hangs must not keep others waiting for ever.
+func (t *transfer) report(ctx context.Context, tell func(runtime.Progress)) (pulling context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		tick := time.NewTicker(reportEvery)
 		defer tick.Stop()
+		last, since := runtime.Progress{}, time.Now()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				tell(t.progress(ctx))
+			}
+			at := t.progress(ctx)
+			if tell != nil {
+				tell(at)
+			}
+			switch limit := t.engine.cfg.Stalled; {
+			case at != last || at.Total > 0 && at.Done == at.Total: // what has come is being unpacked
+				last, since = at, time.Now()
+			case time.Since(since) > limit:
+				cancel(fmt.Errorf("nothing has come for %s", limit))
 			}
 		}
 	})
-	return func() { cancel(); wg.Wait() }
+	return ctx, func() { cancel(nil); wg.Wait() }
 }
 
 // progress asks containerd how much of what is known has come.

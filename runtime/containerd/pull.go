@@ -35,10 +35,13 @@ func (e *Engine) Pull(ctx context.Context, pull runtime.Pull) (runtime.Pulled, e
 		return runtime.Pulled{}, err
 	}
 	t := newTransfer(ctx, e, name, pull)
-	stop := t.report(ctx, pull.Progress)
-	err = t.resolve(ctx)
+	pulling, stop := t.report(ctx, pull.Progress)
+	err = t.resolve(pulling)
 	if err == nil {
-		err = t.fetch(ctx)
+		err = t.fetch(pulling)
+	}
+	if cause := context.Cause(pulling); err != nil && ctx.Err() == nil && cause != nil {
+		err = cause
 	}
 	stop()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -119,7 +120,7 @@ func large(t *testing.T) v1.Image {
 func TestPullFromMirror(t *testing.T) {
 	m := newMirror(t)
 	m.push(t, "shop/web:1", large(t))
-	e, _ := newEngine(t, func(c *containerd.Config) { c.HostsDir = m.hosts })
+	e, _ := newEngine(t, func(c *containerd.Config) { c.HostsDir, c.Stalled = m.hosts, 1200*time.Millisecond })
 	ours := []runtime.Credential{{Host: m.host(), Username: "ann", Password: "secret"}}
 	pull := runtime.Pull{Ref: "registry.example.com/shop/web:1"}
 	if _, err := e.Pull(t.Context(), pull); err == nil || !strings.Contains(err.Error(), "authorization") {
@@ -143,6 +144,11 @@ func TestPullFromMirror(t *testing.T) {
 		if at.Total > 100_000 && at.Done > 0 {
 			once.Do(func() { far = at; close(hold) })
 		}
+	}
+	stuck := pull
+	stuck.Progress = nil
+	if _, err := e.Pull(ctx, stuck); err == nil || !strings.Contains(err.Error(), "nothing has come for 1.2s") {
+		t.Errorf("a registry that hangs: got %v", err)
 	}
 	info, err := e.Pull(ctx, pull)
 	if err != nil {
