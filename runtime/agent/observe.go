@@ -107,9 +107,9 @@ func (w *worker) see(held runtime.Held) {
 		switch {
 		case known && !w.pod.Containers[i].Started.IsZero():
 			c.Started = w.pod.Containers[i].Started
-		case c.Started.IsZero() && c.ExitCode == 137:
-			// Killed before anybody knew it to run: the engine undid what an
-			// earlier daemon was doing when it was killed.
+		case c.Started.IsZero() && (c.ExitCode == 137 || c.Finished.IsZero()):
+			// Killed before anybody knew it to run, or ended at no time at all:
+			// the engine undid what an earlier daemon was doing when it was killed.
 			c.State = runtime.ContainerCreated
 			w.set(c)
 			return
