@@ -33,6 +33,8 @@ type FleetSpec struct {
 	OnFailedRollout FailedRollout `json:"onFailedRollout,omitempty"`
 	// Rebalance says whether pods that run well move to nodes with more room.
 	Rebalance Rebalance `json:"rebalance,omitempty"`
+	// ImagePolicies say which images must be signed, and by whom. Others need not.
+	ImagePolicies []ImagePolicy `json:"imagePolicies,omitempty"`
 }
 
 // FailedRollout is a value of FleetSpec.OnFailedRollout.
@@ -60,6 +62,10 @@ func (f *Fleet) DeepCopyObject() runtime.Object {
 	}
 	out := *f
 	f.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	out.Spec.ImagePolicies = nil
+	for _, p := range f.Spec.ImagePolicies {
+		out.Spec.ImagePolicies = append(out.Spec.ImagePolicies, p.DeepCopy())
+	}
 	return &out
 }
 
@@ -72,8 +78,9 @@ func (l *FleetList) DeepCopyObject() runtime.Object {
 	l.ListMeta.DeepCopyInto(&out.ListMeta)
 	out.Items = make([]Fleet, len(l.Items))
 	for i := range l.Items {
-		out.Items[i] = l.Items[i]
-		l.Items[i].ObjectMeta.DeepCopyInto(&out.Items[i].ObjectMeta)
+		if copied, ok := l.Items[i].DeepCopyObject().(*Fleet); ok {
+			out.Items[i] = *copied
+		}
 	}
 	return &out
 }

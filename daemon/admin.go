@@ -124,6 +124,7 @@ func (c *control) status(version string) Status {
 	if full := c.diskAlarm(); full != "" {
 		s.Alarms = append(s.Alarms, full)
 	}
+	s.Alarms = append(s.Alarms, c.agent.Alarms()...)
 	if v.company.Refused != "" {
 		s.Alarms = append(s.Alarms, v.company.Refused)
 	}
@@ -141,6 +142,13 @@ func (c *control) status(version string) Status {
 		if p.state != nil {
 			out.Phase, out.Ready, out.Restarts = string(p.state.Phase), p.state.Ready, p.state.Restarts
 			out.Commit, out.Reason, out.Message = p.state.Commit, p.state.Reason, p.state.Message
+		}
+		if out.Reason == "" && p.state != nil {
+			for _, d := range p.state.Containers {
+				if d.Waiting != "" && d.Message != "" { // how far its image is, or which volume is missing
+					out.Reason, out.Message = d.Waiting, d.Message
+				}
+			}
 		}
 		if why, waits := pending[p.pod.Instance]; waits {
 			out.Reason, out.Message = "Unschedulable", why

@@ -27,6 +27,7 @@ type Config struct {
 	NodeTaints []string         `mapstructure:"nodeTaints"` // key=value:Effect or key:Effect
 	Repository RepositoryConfig `mapstructure:"repository"`
 	Containerd ContainerdConfig `mapstructure:"containerd"`
+	Images     ImagesConfig     `mapstructure:"images"`
 	Network    NetworkConfig    `mapstructure:"network"`
 	Peer       PeerConfig       `mapstructure:"peer"`
 	Gossip     GossipConfig     `mapstructure:"gossip"`
@@ -103,6 +104,8 @@ func setDefaults(v *viper.Viper) {
 		"repository.tokenFile": "", "repository.username": "", "repository.passwordFile": "", "repository.caFile": "",
 		"repository.sshKeyFile": "", "repository.knownHostsFile": "",
 		"containerd.address": "/run/containerd/containerd.sock", "containerd.namespace": "shoal", "containerd.registries": "/etc/containerd/certs.d",
+		"images.imageGCHighThresholdPercent": 85, "images.imageGCLowThresholdPercent": 80, "images.imageMinimumGCAge": 2 * time.Minute,
+		"images.peers": true, "images.serializeImagePulls": false, "images.maxParallelImagePulls": 3, "images.registryPullQPS": 5, "images.registryBurst": 10,
 		"network.podCIDR": "10.64.0.0/24", "network.clusterCIDR": "10.64.0.0/11", "network.serviceCIDR": "10.96.0.0/12",
 		"network.dns": "10.96.0.10", "network.domain": "cluster.local", "network.plugins": "", "network.resolvConf": "/etc/resolv.conf", "network.linkLocal": false,
 		"peer.listen": ":7947", "peer.advertise": "", "gossip.listen": ":7946", "gossip.seeds": []string{}, "api.listen": ":6443", "log.level": "info", "log.format": "text",
@@ -186,7 +189,7 @@ func (c Config) Validate() error {
 			wrong("%s: %q is no absolute path", dir.name, dir.path)
 		}
 	}
-	errs = append(errs, c.validateNetwork())
+	errs = append(errs, c.validateNetwork(), c.Images.validate())
 	if _, _, err := net.SplitHostPort(c.Peer.Listen); err != nil {
 		wrong("peer.listen: %q is no host:port or :port", c.Peer.Listen)
 	}

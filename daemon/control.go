@@ -60,6 +60,7 @@ type control struct {
 	missing    map[string]string          // by instance: why it has no object
 	kept       []api.Commit
 	config     configCache
+	policies   []api.ImagePolicy
 	states     api.PodStates // as last read, with the number of its last change
 	units      map[string]api.UnitStatus
 	said       map[string]string // last message logged on each subject, under saying
@@ -72,6 +73,7 @@ type control struct {
 	held       map[api.Commit]bool   // commits of others that this node has, too
 	recording  atomic.Bool           // addresses are on their way into the ledger
 	releasing  atomic.Bool           // claims are on their way out of it
+	giving     chan struct{}         // a slot for each part of an image that is given to others
 	asides     sync.WaitGroup        // what goes on beside the loop; Run waits for it
 	accepted   map[string]api.Commit // as last told of this node
 }
@@ -211,6 +213,11 @@ func (c *control) sync(snapshot api.Snapshot, ledger gossip.Ledger) {
 		DNS: runtime.DNSConfig{Server: c.cfg.Network.DNS, Domain: c.cfg.Network.Domain, NodeConfig: c.cfg.Network.ResolvConf},
 	}
 	c.fillConfig(&desired, snapshot)
+	if snapshot.Known() {
+		c.policies = snapshot.Settings().ImagePolicies
+	}
+	desired.ImagePolicies = c.policies
+	desired.Upcoming = scheduler.Upcoming(snapshot, set, c.cfg.Node)
 	live := map[string]bool{}
 	add := func(a api.Assignment) {
 		live[a.Pod.Instance] = true

@@ -182,6 +182,10 @@ func (c *control) serveStream(ctx context.Context, _, kind string, stream peer.S
 		return c.serveDebug(stream)
 	case streamLogs:
 		return c.serveLogs(ctx, stream)
+	case streamImage:
+		return c.serveImage(ctx, stream)
+	case streamBlob:
+		return c.serveBlob(ctx, stream)
 	}
 	return fmt.Errorf("no such stream: %q: this daemon may be older than the one that asks", kind)
 }

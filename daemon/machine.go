@@ -80,6 +80,7 @@ type Repository interface {
 	Changed() <-chan struct{}
 	Poke()
 	Latest() api.Snapshot
+	Previous() api.Commit
 	Status() []api.UnitStatus
 	At(commit api.Commit) (api.Snapshot, error)
 	Has(commit api.Commit) bool

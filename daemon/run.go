@@ -100,7 +100,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	c := &control{
 		machine: m, log: log, fleet: id.Fleet.ID, version: version, boot: time.Now().UnixNano(),
 		checkpoint:  checkpoint{path: cfg.decidedFile()},
-		nodeChanged: newPoke(), lookPoke: newPoke(),
+		nodeChanged: newPoke(), lookPoke: newPoke(), giving: make(chan struct{}, giveAtOnce),
 		objects: map[string]*corev1.Pod{}, pinned: map[string]*runtime.Config{}, missing: map[string]string{}, said: map[string]string{}, hinted: map[api.Commit]bool{}, held: map[api.Commit]bool{},
 	}
 	if c.part, err = m.openFleet(cfg, id, node, peerListener, c, log); err != nil {
@@ -158,6 +158,11 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
 		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
 		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod, Lease: c.lease,
+		ImageLimits: cfg.Images.limits(), NeededImages: c.neededImages,
+		Pulls: cfg.Images.parallel(), PullsPerSecond: float64(cfg.Images.PerSecond), PullBurst: cfg.Images.Burst,
+	}
+	if cfg.Images.Peers {
+		containers.Peers = imagePeers{c}
 	}
 	m.Containers(&containers)
 	if c.agent, err = agent.New(containers); err != nil {

@@ -25,6 +25,7 @@ import (
 // References of the mirror. Everything they reach is kept, all else may go.
 const (
 	acceptedRef plumbing.ReferenceName = "refs/shoal/accepted"
+	previousRef plumbing.ReferenceName = "refs/shoal/previous" // in force before the accepted one
 	tipRef      plumbing.ReferenceName = "refs/shoal/tip"
 	keepPrefix                         = "refs/shoal/keep/"
 )
@@ -190,7 +191,7 @@ func (m *mirror) kept() (names []plumbing.ReferenceName) {
 
 // pinned lists every commit that a reference holds.
 func (m *mirror) pinned() (hashes []plumbing.Hash) {
-	for _, name := range append(m.kept(), acceptedRef, tipRef) {
+	for _, name := range append(m.kept(), acceptedRef, previousRef, tipRef) {
 		if hash := m.ref(name); !hash.IsZero() {
 			hashes = append(hashes, hash)
 		}
@@ -327,7 +328,7 @@ func (m *mirror) renew() (*mirror, error) {
 			return m, errors.Join(err, os.RemoveAll(fresh.dir))
 		}
 	}
-	for _, name := range append(m.kept(), acceptedRef, tipRef) {
+	for _, name := range append(m.kept(), acceptedRef, previousRef, tipRef) {
 		if hash := m.ref(name); !hash.IsZero() {
 			if err := fresh.setRef(name, hash); err != nil {
 				return m, errors.Join(err, os.RemoveAll(fresh.dir))

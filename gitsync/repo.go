@@ -163,6 +163,21 @@ func (r *Repo) Has(commit api.Commit) bool {
 	return err == nil
 }
 
+// Previous returns the commit that was in force before the one that is, "" when
+// none is known. It survives restarts, and stays in the mirror.
+func (r *Repo) Previous() api.Commit {
+	r.read.Lock()
+	defer r.read.Unlock()
+	before := r.reader.ref(acceptedRef)
+	if api.Commit(before.String()) == r.Latest().Units[r.target.Unit] {
+		before = r.reader.ref(previousRef)
+	} // else what is in force is not written down yet
+	if before.IsZero() {
+		return ""
+	}
+	return api.Commit(before.String())
+}
+
 // At returns a commit as desired state. It must have been fetched and be
 // without mistakes; pods that run an older template find it here.
 func (r *Repo) At(commit api.Commit) (api.Snapshot, error) {
@@ -348,6 +363,11 @@ func (r *Repo) persist() error {
 	}
 	if err := flush(r.mirror.dir); err != nil {
 		return fmt.Errorf("write commit %s: %w", commit.Short(), err)
+	}
+	if before := r.mirror.ref(acceptedRef); !before.IsZero() {
+		if err := r.mirror.setRef(previousRef, before); err != nil {
+			return err
+		}
 	}
 	return r.mirror.setRef(acceptedRef, hash)
 }

@@ -215,6 +215,37 @@ func TestBadCommitChangesNothing(t *testing.T) {
 	}
 }
 
+// The commit before the one in force is known, also after a restart, and one that
+// was refused is not it.
+func TestPrevious(t *testing.T) {
+	w := newWork(t)
+	w.write("a.yaml", configMap("a", "1"))
+	first := w.commit("first")
+	cfg := Config{Dir: t.TempDir(), URL: w.dir, Poll: time.Hour}
+	r := follow(t, cfg)
+	waitCommit(t, r, first)
+	if got := r.Previous(); got != "" {
+		t.Errorf("before the first commit was %q", got)
+	}
+	w.write("a.yaml", "kind: Nothing\n")
+	bad := w.commit("bad")
+	wait(t, r, "refusal", func(s api.UnitStatus) bool { return s.Tip.Commit == bad })
+	w.write("a.yaml", configMap("a", "2"))
+	second := w.commit("second")
+	waitCommit(t, r, second)
+	if got := r.Previous(); got != first {
+		t.Errorf("before the second commit was %q, want %q", got, first)
+	}
+	wait(t, r, "a look at the repository", func(s api.UnitStatus) bool { return !s.Checked.Before(s.InForce) })
+	again, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Previous(); got != first {
+		t.Errorf("after a restart it was %q, want %q", got, first)
+	}
+}
+
 // Warnings do not hold a commit back.
 func TestWarningsAreAccepted(t *testing.T) {
 	w := newWork(t)

@@ -23,6 +23,12 @@ type Desired struct {
 	// Leaving names the instances that will be in Remove once nothing leads to
 	// them any more, sorted: what runs of them goes on, and nothing is started.
 	Leaving []string
+	// Upcoming are like the pods that will soon take the place of others here: their
+	// images are fetched ahead. Nothing is ever started for them.
+	Upcoming []*corev1.Pod
+	// ImagePolicies say which images must be signed before a container is started
+	// from them for the first time.
+	ImagePolicies []api.ImagePolicy
 	// ConfigMaps and Secrets are those that pods may refer to, and have credentials
 	// for images in. Containers and volumes of a pod with a Config have that instead.
 	ConfigMaps map[types.NamespacedName]*corev1.ConfigMap

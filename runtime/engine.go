@@ -75,22 +75,6 @@ type Held struct {
 	PID        int
 }
 
-// ImageInfo is an image that a machine holds.
-type ImageInfo struct {
-	Names      []string // "docker.io/library/redis:7", sorted
-	ID         string   // "docker.io/library/redis@sha256:..."
-	Size       int64    // bytes, compressed
-	User       string
-	StopSignal string
-}
-
-// Credential opens a registry.
-type Credential struct {
-	Host     string // "registry.example.com", "docker.io"
-	Username string
-	Password string
-}
-
 // Streams are where a command in a container reads and writes. Nil ones are
 // left out. A writer that does not return holds the command back; it and Stdin
 // must return once the command's context has ended. With a TTY everything goes to

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -117,6 +118,24 @@ const (
 type Image struct {
 	State   ImageState
 	Failure Failure
+	// Ref is what is being fetched, Queued that others are fetched first, and
+	// Progress how far it is.
+	Ref      string
+	Queued   bool
+	Progress Progress
+}
+
+// story says how far the fetching of an image is, "" when there is nothing to say.
+func (i Image) story() string {
+	switch {
+	case i.State != ImagePulling || i.Ref == "":
+		return ""
+	case i.Queued:
+		return fmt.Sprintf("Pulling image %q: waiting until other images have been pulled", i.Ref)
+	case i.Progress.Total > 0:
+		return fmt.Sprintf("Pulling image %q: %s", i.Ref, i.Progress)
+	}
+	return ""
 }
 
 // ImageState says whether an image can be used.

@@ -18,6 +18,7 @@ const (
 	WaitingImageError   = "ErrImagePull"
 	WaitingNeverPull    = "ErrImageNeverPull"
 	WaitingImageName    = "InvalidImageName"
+	WaitingSignature    = "SignatureValidationFailed"
 	WaitingConfig       = "CreateContainerConfigError"
 	WaitingCreate       = "CreateContainerError"
 	WaitingFenced       = "Fenced"
@@ -208,18 +209,19 @@ func (v view) waiting(name string, init bool, otherwise, message string) *corev1
 	if v.unsure {
 		return &corev1.ContainerStateWaiting{Reason: WaitingLease, Message: "it must not run twice, and waits for the fleet to say that it may run here"}
 	}
+	story := v.pod.Images[name].story()
 	if !init && !v.initialized {
-		return &corev1.ContainerStateWaiting{Reason: WaitingInit}
+		return &corev1.ContainerStateWaiting{Reason: WaitingInit, Message: story}
 	}
 	if init && len(v.spec.InitContainers) > 1 && v.spec.InitContainers[0].Name != name {
-		return &corev1.ContainerStateWaiting{Reason: WaitingInit}
+		return &corev1.ContainerStateWaiting{Reason: WaitingInit, Message: story}
 	}
 	for _, f := range []Failure{v.pod.Volumes.Failure, v.pod.Sandbox.Failure} {
 		if f.Failed() {
 			return &corev1.ContainerStateWaiting{Reason: WaitingCreating, Message: f.Message}
 		}
 	}
-	return &corev1.ContainerStateWaiting{Reason: WaitingCreating}
+	return &corev1.ContainerStateWaiting{Reason: WaitingCreating, Message: story}
 }
 
 func containerID(c Container) string { return "containerd://" + c.ID }

@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -40,6 +42,7 @@ func PodObject(fleet string, snapshot api.Snapshot, pod api.Pod, node string, cr
 		Spec: *template.Spec.DeepCopy(),
 	}
 	out.Spec.NodeName = node
+	addPullSecrets(snapshot, out)
 	owner := object.Key()
 	switch pod.Kind {
 	case "Pod":
@@ -60,6 +63,19 @@ func PodObject(fleet string, snapshot api.Snapshot, pod api.Pod, node string, cr
 	}
 	out.OwnerReferences = []metav1.OwnerReference{ownerReference(fleet, owner, object.GVK.GroupVersion().String())}
 	return out, nil
+}
+
+// addPullSecrets gives a pod that names no secrets for its images those of its
+// service account. Source: kubernetes.io, Configure Service Accounts for Pods,
+// "Add ImagePullSecrets to a service account".
+func addPullSecrets(snapshot api.Snapshot, pod *corev1.Pod) {
+	if len(pod.Spec.ImagePullSecrets) > 0 {
+		return
+	}
+	name := cmp.Or(pod.Spec.ServiceAccountName, "default")
+	if account, found := api.Get[*corev1.ServiceAccount](snapshot, "", "ServiceAccount", pod.Namespace, name); found {
+		pod.Spec.ImagePullSecrets = slices.Clone(account.ImagePullSecrets)
+	}
 }
 
 func setLabel(meta *metav1.ObjectMeta, key, value string) {

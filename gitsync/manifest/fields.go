@@ -68,7 +68,6 @@ var FieldScopes = []FieldScope{
 	out[corev1.PodSecurityContext]("windowsOptions", "", "nodes run Linux"),
 
 	planned[corev1.EmptyDirVolumeSource]("medium", "Memory", "only disk and memory"),
-	warn(planned[corev1.ServiceAccount]("imagePullSecrets", "", "they are not used; write imagePullSecrets in the pods")),
 	planned[corev1.VolumeProjection]("serviceAccountToken", "", "tokens are not issued"),
 	planned[corev1.VolumeProjection]("clusterTrustBundle", "", "there are no trust bundles"),
 	planned[corev1.VolumeProjection]("podCertificate", "", "certificates are not issued to pods"),
@@ -150,7 +149,7 @@ var servedFields = map[reflect.Type]map[string]bool{
 		"seccompProfile procMount appArmorProfile"),
 	reflect.TypeFor[corev1.PodSecurityContext]():        names("runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy seccompProfile sysctls supplementalGroupsPolicy appArmorProfile"),
 	reflect.TypeFor[corev1.EmptyDirVolumeSource]():      names("sizeLimit mode"),
-	reflect.TypeFor[corev1.ServiceAccount]():            names("metadata secrets automountServiceAccountToken"),
+	reflect.TypeFor[corev1.ServiceAccount]():            names("metadata secrets imagePullSecrets automountServiceAccountToken"),
 	reflect.TypeFor[corev1.VolumeProjection]():          names("secret downwardAPI configMap"),
 	reflect.TypeFor[corev1.VolumeSource]():              names("hostPath emptyDir secret downwardAPI configMap projected persistentVolumeClaim"),
 	reflect.TypeFor[corev1.PersistentVolumeClaimSpec](): names("resources"),

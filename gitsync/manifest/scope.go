@@ -49,7 +49,7 @@ var KindScopes = []KindScope{
 	{"", "LimitRange", Served, ""},
 	{"", "ResourceQuota", Served, ""},
 	{"fleet.shoal.dev", "Fleet", Served, ""},
-	{"", "ServiceAccount", Served, "pods may name it; no tokens are issued"},
+	{"", "ServiceAccount", Served, "pods may name it and get its pull secrets; no tokens are issued"},
 
 	{"", "PersistentVolume", Planned, "nothing is provided by it"},
 	{"storage.k8s.io", "StorageClass", Planned, "nothing is provided by it"},

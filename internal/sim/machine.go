@@ -56,6 +56,7 @@ func (n *node) machine(life *life) daemon.Machine {
 		Containers: func(c *agent.Config) {
 			c.Engine, c.Network, c.Logs = &engine{n.engine, life}, n.network, n.logs
 			c.Fencer, c.Boot, c.Confined = n.fencer, f.boot, true
+			n.engine.SetPeers(c.Peers)
 			c.BootID = fmt.Sprint(n.name, " ", n.boots)
 		},
 		Space: func(string) (daemon.Space, error) {

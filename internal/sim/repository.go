@@ -115,6 +115,7 @@ type mirror struct {
 	full     bool                // the disk takes no commit
 	accepted map[api.Commit]bool // every commit that was ever in force here
 	current  commit
+	previous api.Commit // in force before
 	inForce  time.Time
 	checked  time.Time
 	failed   string
@@ -167,6 +168,7 @@ func (m *mirror) fetch() {
 	news := failed != m.failed
 	m.failed = failed
 	if err == nil && tip.info.Commit != m.current.info.Commit {
+		m.previous = m.current.info.Commit
 		m.current, m.inForce, news = tip, time.Now(), true
 		m.accepted[tip.info.Commit] = true
 	}
@@ -265,6 +267,13 @@ func (m *mirror) At(hash api.Commit) (api.Snapshot, error) {
 	}
 	c := m.origin.at(hash)
 	return c.snapshot, nil
+}
+
+// Previous returns the commit that was in force before.
+func (m *mirror) Previous() api.Commit {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.previous
 }
 
 // Has reports whether the commit was ever in force here.

@@ -61,6 +61,8 @@ var commands = map[string]command{
 	"heal":      {"heal: one network again", func(f *Fleet, _ []string) (string, error) { f.Heal(); return "", nil }},
 	"loss":      {"loss SHARE: of packets", loss},
 	"git":       {"git away [NODE...]|back: the Git host, from these nodes or all", gitHost},
+	"serve":     {"serve IMAGE...: the registry has them", serveImages},
+	"registry":  {"registry away|back: for all nodes", registry},
 	"fail":      {"fail POD...: their containers end with an error", failPods},
 	"env":       {"env NAME: what it is for each pod that runs", func(f *Fleet, args []string) (string, error) { return f.env(args), nil }},
 	"fill":      {"fill NODE...: their disks take no commit", each(func(f *Fleet, n *node) { n.mirror.fill(true) })},
@@ -115,6 +117,27 @@ func (f *Fleet) Run(script string, files map[string]string) (string, error) {
 		}
 	}
 	return out.String(), nil
+}
+
+// serveImages puts images into the registry.
+func serveImages(f *Fleet, args []string) (string, error) {
+	for _, n := range f.nodes {
+		for _, ref := range args {
+			n.engine.Serve(ref)
+		}
+	}
+	return "", nil
+}
+
+// registry lets the registry answer, or not.
+func registry(f *Fleet, args []string) (string, error) {
+	if len(args) != 1 || args[0] != "away" && args[0] != "back" {
+		return "", errors.New("it is away or back")
+	}
+	for _, n := range f.nodes {
+		n.engine.SetRegistry(args[0] == "back")
+	}
+	return "", nil
 }
 
 func each(what func(f *Fleet, n *node)) func(f *Fleet, args []string) (string, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -125,22 +126,34 @@ func (w *worker) ensureImage(ctx context.Context, d runtime.Desired, name string
 		return
 	}
 	w.event(corev1.EventTypeNormal, "Pulling", name, fmt.Sprintf("Pulling image %q", c.Image))
-	credentials := pullSecrets(d, w.object.Object)
-	field, instance := name, w.instance
-	regards := w.regards(field)
+	want := newWish(d, w.instance, c, pullSecrets(d, w.object.Object))
+	regards := w.regards(name)
 	w.a.background(regards, func() {
-		took, err := w.a.pulls.pull(ctx, instance, c, credentials)
-		w.a.pulls.leave(instance, field)
+		pulled, took, err := w.a.pulls.pull(ctx, want, true)
+		w.a.pulls.leave(want.instance, c.Name)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
 			w.a.record(regards, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", c.Image, err))
 		default:
-			w.a.record(regards, corev1.EventTypeNormal, "Pulled",
-				fmt.Sprintf("Successfully pulled image %q in %s", c.Image, took.Round(time.Millisecond)))
+			w.a.tellPulled(regards, c.Image, pulled, took)
 		}
 		w.poke()
 	})
+}
+
+// tellPulled says that an image was fetched, and what was unusual about it.
+func (a *Agent) tellPulled(regards corev1.ObjectReference, ref string, pulled runtime.Pulled, took took) {
+	if pulled.ResolvedBy != "" {
+		a.record(regards, corev1.EventTypeWarning, "ImageResolvedByPeer", fmt.Sprintf("The registry of image %q cannot be reached (%s). What node %s has under this name was taken: %s",
+			ref, pulled.Away, pulled.ResolvedBy, pulled.ID))
+	}
+	from := ""
+	if len(pulled.Peers) > 0 {
+		from = " from " + strings.Join(pulled.Peers, ", ")
+	}
+	a.record(regards, corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q%s in %s (%s including waiting). Image size: %d bytes.",
+		ref, from, took.pulling.Round(time.Millisecond), took.all.Round(time.Millisecond), pulled.Size))
 }
 
 // mountVolumes makes everything that the pod's containers find on this machine:

@@ -26,21 +26,25 @@ type Agent struct {
 	volumes *volume.Volumes
 	prober  *probe.Prober
 	pulls   *pulls
+	images  *reclaimer
 	heavy   chan struct{} // a slot for each worker that may act
 	machine machine
 
 	pokes   chan struct{} // for Run
+	ahead   chan struct{} // for fetchAhead
 	changed chan struct{}
 
 	mu        sync.Mutex
 	desired   runtime.Desired
 	workers   map[string]*worker
 	reports   map[string]report
-	relists   bool            // a listing was asked for
-	listed    bool            // the machine was listed once
-	strangers map[string]bool // found by the first listing, and not yet reported
-	down      error           // why the engine does not answer; nil when it does
-	keeper    error           // why the keeper does not run; nil when it does
+	relists   bool                // a listing was asked for
+	listed    bool                // the machine was listed once
+	strangers map[string]bool     // found by the first listing, and not yet reported
+	down      error               // why the engine does not answer; nil when it does
+	keeper    error               // why the keeper does not run; nil when it does
+	alarm     string              // what is wrong with the disk of the images; "" when nothing is
+	archived  map[string][]string // by archive in the images folder: the images that came of it
 
 	discarding  bool   // volumes are being deleted
 	discardSaid string // why one could not be
@@ -82,6 +86,7 @@ func New(cfg Config) (*Agent, error) {
 		volumes:   volume.New(cfg.StateDir),
 		heavy:     make(chan struct{}, cfg.Workers),
 		pokes:     make(chan struct{}, 1),
+		ahead:     make(chan struct{}, 1),
 		changed:   make(chan struct{}, 1),
 		workers:   map[string]*worker{},
 		reports:   map[string]report{},
@@ -99,7 +104,8 @@ func New(cfg Config) (*Agent, error) {
 		// shows again when it is told of the lease.
 		_, _ = a.cfg.Fencer.Held(ctx)
 	}
-	a.pulls = newPulls(cfg.Engine, func() { a.pokeAll() })
+	a.pulls = newPulls(cfg.Engine, newGate(cfg.Pulls, cfg.PullsPerSecond, cfg.PullBurst), a.pokeInstance)
+	a.images = &reclaimer{a: a, used: map[string]time.Time{}}
 	a.prober = probe.New(a.probeExec, a.pokeInstance, a.unhealthy)
 	return a, nil
 }
@@ -114,6 +120,10 @@ func (a *Agent) Sync(d runtime.Desired) {
 	}
 	a.mu.Unlock()
 	a.poke()
+	select {
+	case a.ahead <- struct{}{}:
+	default:
+	}
 }
 
 // States returns the digest of every pod the machine holds or should, sorted by
@@ -186,6 +196,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.watch(ctx) })
 	a.wg.Go(func() { a.tendLease(ctx) })
 	a.wg.Go(func() { a.importImages(ctx) })
+	a.wg.Go(func() { a.tendImages(ctx) })
+	a.wg.Go(func() { a.fetchAhead(ctx) })
 	a.poke()
 	relist := time.NewTimer(a.cfg.Relist)
 	defer relist.Stop()

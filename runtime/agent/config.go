@@ -29,6 +29,8 @@ type Config struct {
 	RunDir    string // /run/shoal: pins, records, sockets; gone after a reboot
 	ImagesDir string // archives dropped here are imported; "" means StateDir/images
 	HostsDir  string // folder of hosts.toml files by registry; "" means none
+	// Peers are other machines that give images to this one; nil: none do.
+	Peers containerd.Peers
 
 	Containerd string // address of the socket; "" means /run/containerd/containerd.sock
 	Namespace  string // containerd namespace; "" means shoal
@@ -51,6 +53,20 @@ type Config struct {
 	Relist time.Duration
 	// Keeper is the shoal-keeper program; nil means the embedded one.
 	Keeper []byte
+
+	// Pulls bounds how many images are fetched at once, and how many fetches begin
+	// in a second, PullBurst of them at once; 0 Pulls or PullsPerSecond are no limit.
+	Pulls          int
+	PullsPerSecond float64
+	PullBurst      int
+	// ImageLimits say when images are deleted; zero means kubelet's.
+	ImageLimits runtime.ImageLimits
+	// NeededImages returns what commits name, the one in force and the one before,
+	// whether their pods are here or not. It is asked only when images are to be
+	// deleted; an error deletes none. nil means that no commit names any.
+	NeededImages func() ([]string, error)
+	// Reclaim is how often the disk of the images is looked at; 0 means a minute.
+	Reclaim time.Duration
 
 	// Lease returns the node's lease. It may be called often. nil means that
 	// there never is one: exclusive pods are started in a fleet of one only.
@@ -80,6 +96,7 @@ type Engine interface {
 	Containers
 	Undertaker
 	Images
+	ImageStore
 	Commands
 	Consoles
 	Pods
@@ -105,9 +122,24 @@ type Undertaker interface {
 // Images are fetched, imported and found here.
 type Images interface {
 	Image(ctx context.Context, ref string) (runtime.ImageInfo, error)
-	Pull(ctx context.Context, ref string, credentials []runtime.Credential) (runtime.ImageInfo, error)
+	Pull(ctx context.Context, pull runtime.Pull) (runtime.Pulled, error)
 	Import(ctx context.Context, archive io.Reader) ([]string, error)
+}
+
+// ImageStore is the disk that images are on. DeleteImage takes the names of one
+// image away, all that it has; what containers run from stays on the disk until
+// they are gone.
+type ImageStore interface {
 	Images(ctx context.Context) ([]runtime.ImageInfo, error)
+	DeleteImage(ctx context.Context, names []string) error
+	ImageDisk(ctx context.Context) (runtime.Filesystem, error)
+	Shares
+}
+
+// Shares are images as other machines may have them.
+type Shares interface {
+	Offer(ctx context.Context, ref string) (runtime.PeerImage, error)
+	Blob(ctx context.Context, digest string) (io.ReadCloser, error)
 }
 
 // Commands run in containers. Watch calls poke until its stream breaks.
@@ -196,6 +228,15 @@ func (c *Config) complete() error {
 	if c.Workers == 0 {
 		c.Workers = 8
 	}
+	if c.ImageLimits == (runtime.ImageLimits{}) {
+		c.ImageLimits = runtime.DefaultImageLimits
+	}
+	if c.NeededImages == nil {
+		c.NeededImages = func() ([]string, error) { return nil, nil }
+	}
+	if c.Reclaim == 0 {
+		c.Reclaim = time.Minute
+	}
 	if c.Relist == 0 {
 		c.Relist = 45 * time.Second
 	}
@@ -228,7 +269,7 @@ func (c *Config) real(ctx context.Context) error {
 	}
 	if c.Engine == nil {
 		e, err := containerd.New(containerd.Config{
-			Address: c.Containerd, Namespace: c.Namespace, RunDir: c.RunDir, HostsDir: c.HostsDir,
+			Address: c.Containerd, Namespace: c.Namespace, RunDir: c.RunDir, HostsDir: c.HostsDir, Peers: c.Peers,
 			SeccompDir: filepath.Join(c.StateDir, "seccomp"),
 		})
 		if err != nil {

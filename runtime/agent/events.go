@@ -48,7 +48,7 @@ func (a *Agent) record(regards corev1.ObjectReference, kind, reason, message str
 
 // nodeEvent tells of something that regards the whole machine.
 func (a *Agent) nodeEvent(reason, message string) {
-	a.record(corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: a.cfg.Node},
+	a.record(a.node(),
 		corev1.EventTypeWarning, reason, message)
 }
 

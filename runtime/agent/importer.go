@@ -119,6 +119,7 @@ func (im *importer) pass(ctx context.Context) (unsettled bool) {
 		im.a.nodeEvent("ImageImportFailed", err.Error())
 		return false
 	}
+	defer im.tell(entries)
 	for _, entry := range entries {
 		if ctx.Err() != nil {
 			return false
@@ -145,6 +146,20 @@ func (im *importer) pass(ctx context.Context) (unsettled bool) {
 	return unsettled
 }
 
+// tell says which images have an archive in the folder: those stay for as long as
+// it does.
+func (im *importer) tell(entries []fs.DirEntry) {
+	archived := map[string][]string{}
+	for _, entry := range entries {
+		if done, known := im.done[entry.Name()]; known {
+			archived[entry.Name()] = done.Names
+		}
+	}
+	im.a.mu.Lock()
+	defer im.a.mu.Unlock()
+	im.a.archived = archived
+}
+
 // archive reports whether a file is meant to be imported. Names that begin with
 // a dot or end otherwise are still being written.
 func archive(name string) bool {
@@ -168,7 +183,7 @@ func (im *importer) load(ctx context.Context, name string) (names []string, done
 		return nil, errors.Is(err, fs.ErrNotExist)
 	}
 	defer file.Close() //nolint:errcheck // only read
-	regards := corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: im.a.cfg.Node}
+	regards := im.a.node()
 	names, err = im.a.cfg.Engine.Import(ctx, file)
 	switch {
 	case ctx.Err() != nil:

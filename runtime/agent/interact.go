@@ -119,3 +119,14 @@ func (a *Agent) running(instance, container string) (runtime.Container, runtime.
 	}
 	return c, pod, err
 }
+
+// Offer says what another machine may know of an image. The error wraps
+// runtime.ErrNotFound when this one does not have it.
+func (a *Agent) Offer(ctx context.Context, ref string) (runtime.PeerImage, error) {
+	return a.cfg.Engine.Offer(ctx, ref)
+}
+
+// Blob opens a part of an image, by its digest.
+func (a *Agent) Blob(ctx context.Context, digest string) (io.ReadCloser, error) {
+	return a.cfg.Engine.Blob(ctx, digest)
+}

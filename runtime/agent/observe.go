@@ -108,9 +108,9 @@ func (w *worker) see(held runtime.Held) {
 		switch {
 		case known && !w.pod.Containers[i].Started.IsZero():
 			c.Started = w.pod.Containers[i].Started
-		case c.Started.IsZero() && c.ExitCode == 137:
-			// Killed before anybody knew it to run: the engine undid what an
-			// earlier daemon was doing when it was killed.
+		case c.Started.IsZero() && (c.ExitCode == 137 || c.Finished.IsZero()):
+			// Killed before anybody knew it to run, or ended at no time at all:
+			// the engine undid what an earlier daemon was doing when it was killed.
 			c.State = runtime.ContainerCreated
 			w.set(c)
 			return
@@ -166,7 +166,7 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 		w.reconsider(d)
 	}
 	if up && w.pod.Removing.IsZero() {
-		w.images(ctx)
+		w.images(ctx, d)
 		w.probes(ctx)
 	}
 	w.save()
@@ -221,8 +221,10 @@ func (w *worker) sources(d runtime.Desired) runtime.Sources {
 }
 
 // images observes the images of containers that do not run.
-func (w *worker) images(ctx context.Context) {
+func (w *worker) images(ctx context.Context, d runtime.Desired) {
 	spec := &w.object.Object.Spec
+	var credentials []runtime.Credential
+	read := false
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers, w.debuggers()} {
 		for i := range containers {
 			c := &containers[i]
@@ -237,7 +239,10 @@ func (w *worker) images(ctx context.Context) {
 				delete(w.pod.Images, c.Name)
 				continue
 			}
-			w.pod.Images[c.Name] = w.a.pulls.state(ctx, w.instance, c, attempts > 0)
+			if !read {
+				credentials, read = pullSecrets(d, w.object.Object), true
+			}
+			w.pod.Images[c.Name] = w.a.pulls.state(ctx, newWish(d, w.instance, c, credentials), attempts > 0)
 		}
 	}
 }

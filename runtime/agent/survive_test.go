@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/shoal-dev/shoal/internal/testenv"
@@ -269,6 +270,22 @@ func TestPulls(t *testing.T) {
 	}
 	h.eventually(badName, soon, "refused", waits("InvalidImageName"))
 	h.eventually(never, soon, "waiting", waits("ErrImageNeverPull"))
+
+	// What upcoming pods need is fetched ahead; where that fails a pod is not made to wait.
+	ahead := func(image string) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: image}}}}
+	}
+	h.desired.Upcoming = []*corev1.Pod{ahead("absent:1"), ahead("docker.io/library/web:1"), ahead("next:1")}
+	testenv.Push(t, registry, "library/next:1", testenv.Image(t, testenv.Busybox()))
+	h.agent.Sync(h.desired)
+	testenv.Eventually(t, soon, "the next image is there", func() bool { return h.holds("docker.io/library/next:1") })
+	testenv.Eventually(t, soon, "both are told", func() bool {
+		story := h.story("n1")
+		return strings.Contains(story, `ImagePrefetched: Successfully pulled image "next:1"`) && strings.Contains(story, `ImagePrefetchFailed: Failed to pull image "absent:1"`)
+	})
+	absent := pod("absent", "exec sleep 1000", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "absent:1" })
+	h.run(absent)
+	h.eventually(absent, soon, "failing for the first time", waits("ErrImagePull"))
 
 	// Images that appear in the folder heal at once; a broken archive does not hurt.
 	if err := os.WriteFile(filepath.Join(h.cfg.StateDir, "images", "broken.tar"), []byte("no tar"), 0o644); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"sync"
+	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/client"
@@ -31,9 +32,13 @@ type Config struct {
 	Snapshotter string // "" means overlayfs
 	RunDir      string // /run/shoal: for FIFOs of commands
 	HostsDir    string // folder of hosts.toml files by registry; "" means none
-	SeccompDir  string // folder of seccomp profiles that pods may name
-	CgroupRoot  string // "" means / and the namespace: several daemons share a machine in tests
-	PIDs        int64  // processes that one container may have; 0 means 4096
+	Peers       Peers  // nil: images come from registries alone
+	// Stalled is how long nothing may come of an image before its pull is given up;
+	// 0 means 5 minutes, as in containerd's CRI plugin.
+	Stalled    time.Duration
+	SeccompDir string // folder of seccomp profiles that pods may name
+	CgroupRoot string // "" means / and the namespace: several daemons share a machine in tests
+	PIDs       int64  // processes that one container may have; 0 means 4096
 }
 
 // Engine runs containers. It may be used concurrently; calls about the same
@@ -47,6 +52,8 @@ type Engine struct {
 
 	mu     sync.Mutex
 	images map[digest.Digest]*image
+	sizes  map[digest.Digest]int64 // in bytes, compressed
+	store  string                  // where the snapshotter keeps layers, "" before it was asked
 }
 
 // New returns an engine. It does not wait for containerd: calls fail with
@@ -64,6 +71,9 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.CgroupRoot == "" {
 		cfg.CgroupRoot = "/" + cfg.Namespace
 	}
+	if cfg.Stalled == 0 {
+		cfg.Stalled = 5 * time.Minute
+	}
 	if cfg.PIDs == 0 {
 		cfg.PIDs = 4096
 	}
@@ -74,7 +84,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
 	}
-	e := &Engine{cfg: cfg, client: c, images: map[digest.Digest]*image{}}
+	e := &Engine{cfg: cfg, client: c, images: map[digest.Digest]*image{}, sizes: map[digest.Digest]int64{}}
 	e.minOOM, e.degraded = privileges()
 	e.armor = readArmory()
 	return e, nil

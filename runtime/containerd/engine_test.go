@@ -1,7 +1,9 @@
 package containerd_test
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -17,11 +19,15 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 const image = "example.com/busybox:1"
 
-func newEngine(t *testing.T) (e *containerd.Engine, dir string) {
+func newEngine(t *testing.T, change ...func(*containerd.Config)) (e *containerd.Engine, dir string) {
 	t.Helper()
 	d := testenv.Containerd(t)
 	dir = testenv.Dir(t)
-	e, err := containerd.New(containerd.Config{Address: d.Address, RunDir: dir})
+	cfg := containerd.Config{Address: d.Address, RunDir: dir}
+	for _, c := range change {
+		c(&cfg)
+	}
+	e, err := containerd.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,16 +43,24 @@ func newEngine(t *testing.T) (e *containerd.Engine, dir string) {
 	})
 	spec := testenv.Busybox()
 	spec.Cmd = nil
-	f, err := os.Open(testenv.Archive(t, dir, image, testenv.Image(t, spec)))
+	if names := importFile(t, e, testenv.Archive(t, dir, image, testenv.Image(t, spec))); len(names) != 1 || names[0] != image {
+		t.Fatalf("import: got %q", names)
+	}
+	return e, dir
+}
+
+func importFile(t *testing.T, e *containerd.Engine, path string) []string {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close() //nolint:errcheck // only read
 	names, err := e.Import(t.Context(), f)
-	if err != nil || len(names) != 1 || names[0] != image {
-		t.Fatalf("import: got %q, %v", names, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return e, dir
+	return names
 }
 
 func TestContainerd(t *testing.T) {
@@ -59,6 +73,15 @@ func TestContainerd(t *testing.T) {
 		return runtimetest.Fixture{
 			Engine: e,
 			Image:  image,
+			Archive: func(t *testing.T, name string) io.Reader {
+				spec := testenv.Busybox()
+				spec.Cmd = nil
+				b, err := os.ReadFile(testenv.Archive(t, testenv.Dir(t), name, testenv.Image(t, spec)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return bytes.NewReader(b)
+			},
 			Sandbox: func(t *testing.T, instance string) (string, runtime.Namespaces) {
 				s := network.Sandbox{Instance: instance, Hostname: "box"}
 				id, err := n.Prepare(s)

@@ -12,8 +12,6 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	dockerconfig "github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -62,7 +60,7 @@ func (e *Engine) lookup(ctx context.Context, ref string) (name string, own *imag
 	if own, err = e.read(ctx, stored); err != nil {
 		return "", nil, info, fmt.Errorf("image %s: %w", name, err)
 	}
-	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size}, nil
+	return name, own, runtime.ImageInfo{Names: []string{name}, ID: imageID(stored), Size: own.size, Created: stored.UpdatedAt, Access: accessOf(stored.Labels), Signatures: signaturesOf(stored.Labels)}, nil
 }
 
 // read reads an image and unpacks it where that has not been done. A damaged
@@ -130,54 +128,6 @@ func imageID(stored images.Image) string {
 	return named.Name() + "@" + stored.Target.Digest.String()
 }
 
-// Pull fetches an image from its registry, or a mirror of it, and unpacks it.
-// Credentials for other hosts are not used.
-func (e *Engine) Pull(ctx context.Context, ref string, credentials []runtime.Credential) (runtime.ImageInfo, error) {
-	ctx = e.ctx(ctx)
-	name, err := Normalize(ref)
-	if err != nil {
-		return runtime.ImageInfo{}, err
-	}
-	options := dockerconfig.HostOptions{
-		Credentials: func(host string) (string, string, error) {
-			for _, c := range credentials {
-				if sameRegistry(c.Host, host) {
-					return c.Username, c.Password, nil
-				}
-			}
-			return "", "", nil
-		},
-	}
-	if e.cfg.HostsDir != "" {
-		options.HostDir = dockerconfig.HostDirFromRoot(e.cfg.HostsDir)
-	}
-	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: dockerconfig.ConfigureHosts(ctx, options)})
-	_, err = e.client.Pull(ctx, name,
-		client.WithResolver(resolver),
-		client.WithPullUnpack,
-		client.WithPullSnapshotter(e.cfg.Snapshotter),
-		client.WithMaxConcurrentDownloads(3))
-	if err != nil {
-		return runtime.ImageInfo{}, fmt.Errorf("pull %s: %w", name, translate(err))
-	}
-	return e.Image(ctx, ref)
-}
-
-// sameRegistry compares the host of a pull secret, in the forms that docker
-// writes, with a registry's.
-func sameRegistry(secret, host string) bool {
-	canon := func(s string) string {
-		s = strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
-		s, _, _ = strings.Cut(s, "/")
-		switch s {
-		case "index.docker.io", "registry-1.docker.io", "registry.docker.io":
-			return "docker.io"
-		}
-		return strings.ToLower(s)
-	}
-	return canon(secret) == canon(host)
-}
-
 // Import reads an OCI or docker archive, compressed or not, and unpacks what is
 // in it. It returns the names under which the images can be used, sorted.
 func (e *Engine) Import(ctx context.Context, archive io.Reader) ([]string, error) {
@@ -196,7 +146,7 @@ func (e *Engine) Import(ctx context.Context, archive io.Reader) ([]string, error
 			return ""
 		}
 		return name
-	}))
+	}), client.WithImageLabels(map[string]string{})) // what opened another image of this name opened none of these
 	if err != nil {
 		return nil, fmt.Errorf("import archive: %w", translate(err))
 	}
@@ -227,7 +177,7 @@ func (e *Engine) rename(ctx context.Context, stored images.Image, name string) (
 	old := stored.Name
 	stored.Name = name
 	service := e.client.ImageService()
-	out, err := service.Update(ctx, stored, "target")
+	out, err := service.Update(ctx, stored, "target", "labels")
 	if err = translate(err); errors.Is(err, runtime.ErrNotFound) {
 		out, err = service.Create(ctx, stored)
 	}
@@ -235,36 +185,4 @@ func (e *Engine) rename(ctx context.Context, stored images.Image, name string) (
 		return out, fmt.Errorf("name %s: %w", name, translate(err))
 	}
 	return out, ignoreNotFound(translate(service.Delete(ctx, old)))
-}
-
-// Images returns every image of the namespace, one entry per digest, sorted by
-// ID.
-func (e *Engine) Images(ctx context.Context) ([]runtime.ImageInfo, error) {
-	ctx = e.ctx(ctx)
-	stored, err := e.client.ImageService().List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", translate(err))
-	}
-	byID := map[string]*runtime.ImageInfo{}
-	for _, s := range stored {
-		id := imageID(s)
-		info := byID[id]
-		if info == nil {
-			info = &runtime.ImageInfo{ID: id, Size: s.Target.Size}
-			e.mu.Lock()
-			if own := e.images[s.Target.Digest]; own != nil {
-				info.Size = own.size
-			}
-			e.mu.Unlock()
-			byID[id] = info
-		}
-		info.Names = append(info.Names, s.Name)
-	}
-	out := make([]runtime.ImageInfo, 0, len(byID))
-	for _, info := range byID {
-		slices.Sort(info.Names)
-		out = append(out, *info)
-	}
-	slices.SortFunc(out, func(a, b runtime.ImageInfo) int { return strings.Compare(a.ID, b.ID) })
-	return out, nil
 }

@@ -1,11 +1,10 @@
 package runtimetest
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shoal-dev/shoal/runtime"
+	"github.com/shoal-dev/shoal/runtime/containerd"
 )
 
 // Change is what has become of a container. Asked says that it ended because
@@ -35,7 +35,12 @@ type Memory struct {
 	down       bool
 	containers map[string]*container
 	images     map[string]string // reference -> ID
+	created    map[string]time.Time
+	disk       runtime.Filesystem
 	remote     map[string]string // what Pull finds
+	access     map[string][]string
+	away       bool // the registry is
+	peers      containerd.Peers
 	pods       map[string]bool
 	watchers   map[chan string]bool
 	pid        int
@@ -54,7 +59,8 @@ type container struct {
 // NewMemory returns an engine that holds the given images.
 func NewMemory(images ...string) *Memory {
 	m := &Memory{
-		containers: map[string]*container{}, images: map[string]string{}, remote: map[string]string{},
+		containers: map[string]*container{}, images: map[string]string{}, access: map[string][]string{}, created: map[string]time.Time{},
+		disk: runtime.Filesystem{Path: "/memory", Capacity: 1 << 40, Available: 1 << 39}, remote: map[string]string{},
 		pods: map[string]bool{}, watchers: map[chan string]bool{}, Observe: func(Change) {},
 	}
 	for _, i := range images {
@@ -65,7 +71,7 @@ func NewMemory(images ...string) *Memory {
 
 func imageID(ref string) string {
 	name, _, _ := strings.Cut(ref, ":")
-	return fmt.Sprintf("%s@sha256:%064x", name, len(ref))
+	return fmt.Sprintf("%s@sha256:%x", name, sha256.Sum256([]byte(ref)))
 }
 
 // Serve makes an image known to the registry that Pull asks.
@@ -314,72 +320,6 @@ func (m *Memory) Remove(_ context.Context, id string) error {
 
 // Sweep has nothing to do.
 func (m *Memory) Sweep(context.Context, func(string) bool) error { return nil }
-
-// Image finds an image.
-func (m *Memory) Image(_ context.Context, ref string) (runtime.ImageInfo, error) {
-	unlock, err := m.lock()
-	if err != nil {
-		return runtime.ImageInfo{}, err
-	}
-	defer unlock()
-	id, found := m.images[ref]
-	if !found {
-		return runtime.ImageInfo{}, fmt.Errorf("image %s: %w", ref, runtime.ErrNotFound)
-	}
-	return runtime.ImageInfo{Names: []string{ref}, ID: id}, nil
-}
-
-// Pull fetches what Serve was told of.
-func (m *Memory) Pull(ctx context.Context, ref string, _ []runtime.Credential) (runtime.ImageInfo, error) {
-	unlock, err := m.lock()
-	if err != nil {
-		return runtime.ImageInfo{}, err
-	}
-	id, found := m.remote[ref]
-	if found {
-		m.images[ref] = id
-	}
-	unlock()
-	if !found {
-		return runtime.ImageInfo{}, fmt.Errorf("pull %s: %w", ref, runtime.ErrNotFound)
-	}
-	return m.Image(ctx, ref)
-}
-
-// Import takes an archive that is nothing but the name of an image.
-func (m *Memory) Import(_ context.Context, archive io.Reader) ([]string, error) {
-	b, err := io.ReadAll(archive)
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := m.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	ref := string(bytes.TrimSpace(b))
-	if ref == "" || strings.ContainsAny(ref, " \x00") {
-		return nil, fmt.Errorf("import archive: not an image")
-	}
-	m.images[ref] = imageID(ref)
-	m.poke("")
-	return []string{ref}, nil
-}
-
-// Images returns every image, sorted by ID.
-func (m *Memory) Images(context.Context) ([]runtime.ImageInfo, error) {
-	unlock, err := m.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	var out []runtime.ImageInfo
-	for ref, id := range m.images {
-		out = append(out, runtime.ImageInfo{Names: []string{ref}, ID: id})
-	}
-	slices.SortFunc(out, func(a, b runtime.ImageInfo) int { return cmp.Compare(a.ID, b.ID) })
-	return out, nil
-}
 
 // Watch calls poke for every event until ctx ends or the engine goes down.
 func (m *Memory) Watch(ctx context.Context, poke func(string)) error {

@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,8 @@ import (
 type Fixture struct {
 	Engine agent.Engine
 	Image  string // one that the engine holds, with sh, sleep and echo
+	// Archive returns what Import reads: the same image under another name.
+	Archive func(t *testing.T, name string) io.Reader
 	// Sandbox makes namespaces for a pod, and ends them with the test.
 	Sandbox func(t *testing.T, instance string) (id string, ns runtime.Namespaces)
 }
@@ -53,6 +56,9 @@ func Run(t *testing.T, make func(t *testing.T) Fixture) {
 		{"only what runs has an input and a terminal", testConsole},
 		{"an end pokes", testPoke},
 		{"images are listed", testImages},
+		{"an image is deleted", testImageDeleted},
+		{"the disk of the images is known", testImageDisk},
+		{"an image is shared", testImageShared},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 	}
@@ -291,21 +297,4 @@ func testPoke(t *testing.T, s suite) {
 		}
 	}
 	t.Errorf("no poke: %q", seen)
-}
-
-func testImages(t *testing.T, s suite) {
-	info, err := s.Engine.Image(t.Context(), s.Image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := s.Engine.Images(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.ContainsFunc(all, func(i runtime.ImageInfo) bool { return i.ID == info.ID && slices.Contains(i.Names, s.Image) }) {
-		t.Errorf("got %+v", all)
-	}
-	if _, err := s.Engine.Import(t.Context(), strings.NewReader("this is no archive\x00")); err == nil {
-		t.Error("a broken archive was imported")
-	}
 }

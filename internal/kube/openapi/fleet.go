@@ -24,6 +24,11 @@ func definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefiniti
 					"rollback gives its pods the last template that worked. None is the default.", api.FailedRolloutNone, api.FailedRolloutBack),
 				"rebalance": text("Whether pods that run well move to nodes with more room: none leaves them where they are, "+
 					"gentle moves one at a time while nothing else happens. None is the default.", api.RebalanceNone, api.RebalanceGentle),
+				"imagePolicies": list("Which images must be signed, and by whom. Of an image that several policies cover each asks for a signature.",
+					object("Whose images must be signed by one of the keys.", map[string]spec.Schema{
+						"images": list("Patterns of repositories in full, without tag and digest: * stands for any part of one step of the path, ** for any number of steps.", text("docker.io/library/*")),
+						"keys":   list("Public keys in PEM, ECDSA P-256 or Ed25519, as cosign writes them.", text("A public key.")),
+					})),
 			}),
 		}),
 		Dependencies: []string{meta},
@@ -33,6 +38,10 @@ func definitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefiniti
 
 func object(description string, properties map[string]spec.Schema) spec.Schema {
 	return spec.Schema{SchemaProps: spec.SchemaProps{Description: description, Type: []string{"object"}, Properties: properties}}
+}
+
+func list(description string, of spec.Schema) spec.Schema {
+	return spec.Schema{SchemaProps: spec.SchemaProps{Description: description, Type: []string{"array"}, Items: &spec.SchemaOrArray{Schema: &of}}}
 }
 
 func text(description string, values ...any) spec.Schema {
