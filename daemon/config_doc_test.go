@@ -123,6 +123,8 @@ func sample(key string, kind reflect.Type) (text string, value any) {
 		return "77s", 77 * time.Second
 	case kind.Kind() == reflect.Bool:
 		return "true", true
+	case kind.Kind() == reflect.Int:
+		return "78", 78
 	case kind.Kind() == reflect.Slice:
 		return "x" + key, []string{"x" + key}
 	}

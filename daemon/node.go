@@ -31,7 +31,7 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	defer c.looking.Unlock()
 	seen, marks := c.agent.Node(ctx), c.marks.Load()
 	next := api.NodeInfo{
-		Name: c.cfg.Node, Peer: c.cfg.peerAddress(c.address), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
+		Name: c.cfg.Node, Peer: c.cfg.peerAddress(c.address), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Allocatable,
 		System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
 		Volumes: seen.Volumes,
 		Addresses: []corev1.NodeAddress{

@@ -56,11 +56,12 @@ type Mount struct {
 	Options     []string // "noexec", "nodev", "nosuid"
 }
 
-// Resources are the limits of a container.
+// Resources are the limits of a container, of a pod, or of all pods.
 type Resources struct {
 	CPUShares   uint64
 	CPUQuota    int64 // microseconds per 100 ms; 0: no limit
 	MemoryLimit int64 // bytes; 0: no limit
+	PIDs        int64 // processes and threads; 0: no limit
 	OOMScoreAdj int
 }
 

@@ -165,7 +165,9 @@ func (w *worker) prepareVolumes(d runtime.Desired) error {
 		return fmt.Errorf("the pod's record: %w", err)
 	}
 	w.pod.Record = w.object
-	if err := w.a.cfg.Engine.CreatePod(w.instance, runtime.PodLimits(&w.object.Object.Spec)); err != nil {
+	limits := runtime.PodLimits(&w.object.Object.Spec)
+	limits.PIDs = w.a.cfg.Resources.podPIDs(w.a.machine.processes)
+	if err := w.a.cfg.Engine.CreatePod(w.instance, limits); err != nil {
 		return err
 	}
 	if err := w.writeFiles(d); err != nil {

@@ -46,6 +46,7 @@ type Agent struct {
 	discardSaid string // why one could not be
 
 	exclusive exclusives
+	limits    runtime.Resources // of all pods together, as the machine has them; Run's
 
 	ctx context.Context // Run's; workers live as long
 	wg  sync.WaitGroup
@@ -89,9 +90,6 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.machine = readMachine()
 	a.machine.system.BootID = a.cfg.BootID
-	if a.cfg.Allocatable == nil {
-		a.cfg.Allocatable = a.machine.capacity(cfg.StateDir)
-	}
 	a.exclusive.held, a.exclusive.fenced = map[string]api.Identity{}, map[string]bool{}
 	if a.cfg.Fencer != nil {
 		// Before the fleet hears of this daemon; what is wrong with the fencer

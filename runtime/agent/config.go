@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/containerd"
@@ -38,9 +36,8 @@ type Config struct {
 	MTU        int          // of pod interfaces; 0 leaves it to the kernel
 	PluginDirs []string     // of the CNI plugins; empty means /usr/lib/cni, /opt/cni/bin
 
-	// Allocatable stands in for limits that a container does not have, in the
-	// downward API; nil means the capacity.
-	Allocatable corev1.ResourceList
+	// Resources says what pods may use of the machine.
+	Resources Resources
 	// Record is told what happened to pods, for people. It may be called from
 	// several goroutines at once and must not block. nil means nobody listens.
 	Record func(api.Event)
@@ -125,9 +122,10 @@ type Consoles interface {
 }
 
 // Pods are what the engine has of a pod as a whole: its cgroup. Group returns
-// its path below the mount of each hierarchy.
+// its path below the mount of each hierarchy. LimitPods bounds all pods together.
 type Pods interface {
 	Group(instance string) string
+	LimitPods(limits runtime.Resources) error
 	CreatePod(instance string, limits runtime.Resources) error
 	RemovePod(instance string) error
 }

@@ -20,17 +20,20 @@ const maxPods = 110
 
 // Node is what a node says of itself.
 type Node struct {
-	Capacity   corev1.ResourceList
-	System     corev1.NodeSystemInfo
-	Conditions []corev1.NodeCondition // without times of transitions
-	Images     []corev1.ContainerImage
-	Volumes    []string // persistent ones, by api.VolumeName
+	Capacity corev1.ResourceList
+	// Allocatable is what pods may request of it together.
+	Allocatable corev1.ResourceList
+	System      corev1.NodeSystemInfo
+	Conditions  []corev1.NodeCondition // without times of transitions
+	Images      []corev1.ContainerImage
+	Volumes     []string // persistent ones, by api.VolumeName
 }
 
 // machine is what does not change while the machine runs.
 type machine struct {
-	memory int64 // bytes
-	system corev1.NodeSystemInfo
+	memory    int64 // bytes
+	processes int64 // and threads, that there can be at most
+	system    corev1.NodeSystemInfo
 }
 
 func readMachine() machine {
@@ -46,6 +49,7 @@ func readMachine() machine {
 		m.system.SystemUUID = m.system.MachineID
 	}
 	m.memory = meminfo("MemTotal")
+	m.processes = mostProcesses()
 	return m
 }
 
@@ -105,7 +109,8 @@ func (m machine) capacity(dir string) corev1.ResourceList {
 // Node returns what this node says of itself now. The engine's version and the
 // images are left out while it does not answer.
 func (a *Agent) Node(ctx context.Context) Node {
-	out := Node{Capacity: a.machine.capacity(a.cfg.StateDir), System: a.machine.system}
+	capacity := a.machine.capacity(a.cfg.StateDir)
+	out := Node{Capacity: capacity, Allocatable: a.cfg.Resources.Allocatable(capacity), System: a.machine.system}
 	a.mu.Lock()
 	down, keeper := a.down, a.keeper
 	a.mu.Unlock()

@@ -214,7 +214,7 @@ func (w *worker) reconsider(d runtime.Desired) {
 
 func (w *worker) sources(d runtime.Desired) runtime.Sources {
 	return runtime.Sources{
-		Desired: d, Pod: w.object.Object, Config: w.object.Config, IPs: w.pod.Sandbox.IPs, Allocatable: w.a.cfg.Allocatable,
+		Desired: d, Pod: w.object.Object, Config: w.object.Config, IPs: w.pod.Sandbox.IPs, Allocatable: w.a.allocatable(),
 	}
 }
 

@@ -33,7 +33,6 @@ type Config struct {
 	HostsDir    string // folder of hosts.toml files by registry; "" means none
 	SeccompDir  string // folder of seccomp profiles that pods may name
 	CgroupRoot  string // "" means / and the namespace: several daemons share a machine in tests
-	PIDs        int64  // processes that one container may have; 0 means 4096
 }
 
 // Engine runs containers. It may be used concurrently; calls about the same
@@ -63,9 +62,6 @@ func New(cfg Config) (*Engine, error) {
 	}
 	if cfg.CgroupRoot == "" {
 		cfg.CgroupRoot = "/" + cfg.Namespace
-	}
-	if cfg.PIDs == 0 {
-		cfg.PIDs = 4096
 	}
 	if cfg.RunDir == "" {
 		return nil, errors.New("containerd: no run directory given")

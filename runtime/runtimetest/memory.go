@@ -37,6 +37,7 @@ type Memory struct {
 	images     map[string]string // reference -> ID
 	remote     map[string]string // what Pull finds
 	pods       map[string]bool
+	limits     runtime.Resources // of all pods together
 	watchers   map[chan string]bool
 	pid        int
 }
@@ -423,6 +424,14 @@ func (m *Memory) Degraded() []string { return nil }
 
 // Group returns the path of a cgroup that does not exist.
 func (m *Memory) Group(instance string) string { return "/memory/" + instance }
+
+// LimitPods notes what bounds all pods together.
+func (m *Memory) LimitPods(limits runtime.Resources) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limits = limits
+	return nil
+}
 
 // CreatePod notes that the pod has a cgroup.
 func (m *Memory) CreatePod(instance string, _ runtime.Resources) error {
