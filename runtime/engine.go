@@ -84,6 +84,15 @@ type ImageInfo struct {
 	StopSignal string
 }
 
+// DiskUse is what something takes of a disk.
+type DiskUse struct {
+	Bytes  int64
+	Inodes int64
+}
+
+// Add returns the sum of two.
+func (u DiskUse) Add(o DiskUse) DiskUse { return DiskUse{u.Bytes + o.Bytes, u.Inodes + o.Inodes} }
+
 // Credential opens a registry.
 type Credential struct {
 	Host     string // "registry.example.com", "docker.io"

@@ -61,7 +61,11 @@ func (w *worker) removeContainer(ctx context.Context, id string) error {
 }
 
 func (w *worker) removeLog(c runtime.Container) {
-	path := w.logPath(c)
+	removeLogs(w.logPath(c))
+}
+
+// removeLogs deletes a log and what was rotated out of it.
+func removeLogs(path string) {
 	for n := 0; os.Remove(cri.Rotated(path, n)) == nil; n++ {
 	}
 }

@@ -47,6 +47,8 @@ type Agent struct {
 
 	exclusive exclusives
 	limits    runtime.Resources // of all pods together, as the machine has them; Run's
+	pressure  pressure
+	disk      disks
 
 	ctx context.Context // Run's; workers live as long
 	wg  sync.WaitGroup
@@ -89,6 +91,9 @@ func New(cfg Config) (*Agent, error) {
 		down:      errors.New("not asked yet"),
 	}
 	a.machine = readMachine()
+	if a.cfg.Readings == nil && !a.cfg.Confined {
+		a.cfg.Readings = a.readings
+	}
 	a.machine.system.BootID = a.cfg.BootID
 	a.exclusive.held, a.exclusive.fenced = map[string]api.Identity{}, map[string]bool{}
 	if a.cfg.Fencer != nil {
@@ -183,6 +188,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.watch(ctx) })
 	a.wg.Go(func() { a.tendLease(ctx) })
 	a.wg.Go(func() { a.importImages(ctx) })
+	a.wg.Go(func() { a.tendPressure(ctx) })
 	a.poke()
 	relist := time.NewTimer(a.cfg.Relist)
 	defer relist.Stop()

@@ -14,6 +14,7 @@ import (
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/containerd"
+	"github.com/shoal-dev/shoal/runtime/evict"
 	"github.com/shoal-dev/shoal/runtime/fence"
 	"github.com/shoal-dev/shoal/runtime/fencer"
 	"github.com/shoal-dev/shoal/runtime/logs"
@@ -62,6 +63,11 @@ type Config struct {
 	// of images and mount nothing, so that pods with volumes in memory fail.
 	Confined bool
 
+	// Readings measures what is left of the machine, and says whether its disk is
+	// that of the images, too; nil means this machine's, and for Confined agents
+	// that nothing is ever short.
+	Readings func() (left map[evict.Signal]evict.Reading, oneDisk bool)
+
 	// Engine, Network, Logs and Fencer take the place of containerd, CNI, the
 	// keeper and the fencer; nil means the real ones. Without the real Logs
 	// there is no real Fencer.
@@ -80,6 +86,7 @@ type Engine interface {
 	Commands
 	Consoles
 	Pods
+	Disk
 }
 
 // Containers are made and stopped here. Calls about one container never
@@ -128,6 +135,14 @@ type Pods interface {
 	LimitPods(limits runtime.Resources) error
 	CreatePod(instance string, limits runtime.Resources) error
 	RemovePod(instance string) error
+}
+
+// Disk is what the engine has on disk: what a container has written into its own
+// file system, and the folder where that is, and images are; "" when it is not on
+// this machine.
+type Disk interface {
+	Written(ctx context.Context, id string) (runtime.DiskUse, error)
+	Folder(ctx context.Context) (string, error)
 }
 
 // Network is what the agent needs of package network.

@@ -20,6 +20,7 @@ import (
 func (w *worker) adopt(ctx context.Context) {
 	w.pod.Record, w.pod.Admitted = w.memory.record()
 	w.pod.Removing = w.memory.removing()
+	w.pod.Evicted = w.memory.evicted()
 	w.saved = w.memory.probes()
 	_, memory := os.Stat(w.memory.dir)
 	_, volumes := os.Stat(w.a.volumes.Folder(w.instance))
@@ -130,7 +131,7 @@ func (w *worker) see(held runtime.Held) {
 // observe brings everything else up to date.
 func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 	w.mu.Lock()
-	stopping := maps.Clone(w.stopping)
+	stopping, eviction := maps.Clone(w.stopping), w.eviction
 	w.mu.Unlock()
 
 	if d.Removes(w.instance) && w.pod.Removing.IsZero() && !w.pod.Empty() {
@@ -145,10 +146,16 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 		w.object = &want
 		if w.pod.Admitted.IsZero() {
 			w.pod.Admitted = time.Now()
+			if len(w.pod.Containers) == 0 && want.Assignment.Ended == "" && !d.Removes(w.instance) {
+				eviction = w.a.refusal(want.Object)
+			}
 			if created := want.Assignment.Created; len(w.pod.Containers) > 0 && !created.IsZero() {
 				w.pod.Admitted = created // known from before the machine's boot
 			}
 		}
+	}
+	if w.pod.Evicted.At.IsZero() && !eviction.At.IsZero() && w.pod.Removing.IsZero() {
+		w.evicted(eviction)
 	}
 	containers := slices.Clone(w.pod.Containers)
 	for i := range containers {

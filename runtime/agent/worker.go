@@ -36,6 +36,7 @@ type worker struct {
 	stopping map[string]bool
 	exits    map[string]chan struct{}
 	removal  context.CancelFunc // ends hooks that hold up a removal
+	eviction runtime.Eviction   // why the pod has to go
 
 	// The rest belongs to run alone.
 	pod        runtime.ObservedPod
