@@ -65,3 +65,35 @@ func TestEviction(t *testing.T) {
 		t.Errorf("after a restart: %s %s", s.Phase, s.Reason)
 	}
 }
+
+// TestEvictionByDisk: what pods have written is measured on the real disk, and who
+// wrote most goes, once old logs were not enough.
+func TestEvictionByDisk(t *testing.T) {
+	h := newHouse(t)
+	h.stop()
+	var err error
+	// Every disk has less than this left.
+	if h.cfg.Resources.Eviction, err = evict.Parse(evict.Settings{Hard: []string{"nodefs.available<99.99%"}}); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	// Pods that tolerate the pressure are admitted.
+	tolerates := func(p *corev1.Pod) {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: corev1.TaintNodeDiskPressure, Operator: corev1.TolerationOpExists}}
+		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
+	}
+	writer := pod("writer", "dd if=/dev/zero of=/v/x bs=1M count=20; dd if=/dev/zero of=/y bs=1M count=5; exec sleep 1000", tolerates)
+	critical := pod("critical", "dd if=/dev/zero of=/v/x bs=1M count=40; exec sleep 1000", tolerates, func(p *corev1.Pod) { p.Spec.Priority = new(int32(2000000000)) })
+	h.run(writer, critical)
+	s := h.eventually(writer, 2*soon, "evicted", func(s corev1.PodStatus) bool { return s.Phase == corev1.PodFailed })
+	if s.Reason != "Evicted" || !strings.Contains(s.Message, "low on resource: ephemeral-storage") {
+		t.Errorf("got %s: %s", s.Reason, s.Message)
+	}
+	if s := h.eventually(critical, soon, "ready", ready); s.Phase != corev1.PodRunning {
+		t.Errorf("the critical pod: %s", s.Phase)
+	}
+	if c := h.agent.Node(t.Context()).Conditions[1]; c.Type != corev1.NodeDiskPressure || c.Status != corev1.ConditionTrue {
+		t.Errorf("the node: %+v", c)
+	}
+}
