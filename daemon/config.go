@@ -20,11 +20,23 @@ import (
 // Config is everything that an operator can set: in the configuration file, as
 // SHOAL_* in the environment (SHOAL_REPOSITORY_URL), or as a flag.
 type Config struct {
-	Node       string           `mapstructure:"node"`       // the node's name; the host name by default
-	State      string           `mapstructure:"state"`      // folder for what must survive a reboot
-	Run        string           `mapstructure:"run"`        // folder for sockets and mounts
-	NodeLabels []string         `mapstructure:"nodeLabels"` // key=value; see Marks
-	NodeTaints []string         `mapstructure:"nodeTaints"` // key=value:Effect or key:Effect
+	Node       string   `mapstructure:"node"`       // the node's name; the host name by default
+	State      string   `mapstructure:"state"`      // folder for what must survive a reboot
+	Run        string   `mapstructure:"run"`        // folder for sockets and mounts
+	NodeLabels []string `mapstructure:"nodeLabels"` // key=value; see Marks
+	NodeTaints []string `mapstructure:"nodeTaints"` // key=value:Effect or key:Effect
+
+	// What pods may use of the machine; see Resources.
+	SystemReserved         []string      `mapstructure:"systemReserved"` // resource=quantity
+	KubeReserved           []string      `mapstructure:"kubeReserved"`
+	EvictionHard           []string      `mapstructure:"evictionHard"` // signal<quantity
+	EvictionSoft           []string      `mapstructure:"evictionSoft"`
+	EvictionSoftGrace      []string      `mapstructure:"evictionSoftGracePeriod"` // signal=duration
+	EvictionMinimumReclaim []string      `mapstructure:"evictionMinimumReclaim"`  // signal=quantity
+	EvictionMaxPodGrace    int           `mapstructure:"evictionMaxPodGracePeriod"`
+	EvictionTransition     time.Duration `mapstructure:"evictionPressureTransitionPeriod"`
+	PodPIDs                int           `mapstructure:"podPidsLimit"`
+
 	Repository RepositoryConfig `mapstructure:"repository"`
 	Containerd ContainerdConfig `mapstructure:"containerd"`
 	Images     ImagesConfig     `mapstructure:"images"`
@@ -100,6 +112,9 @@ func setDefaults(v *viper.Viper) {
 	for key, value := range map[string]any{
 		"node": strings.ToLower(host), "state": "/var/lib/shoal", "run": "/run/shoal",
 		"nodeLabels": []string{}, "nodeTaints": []string{},
+		"systemReserved": []string{}, "kubeReserved": []string{}, "evictionHard": evictionHard,
+		"evictionSoft": []string{}, "evictionSoftGracePeriod": []string{}, "evictionMinimumReclaim": []string{},
+		"evictionMaxPodGracePeriod": 0, "evictionPressureTransitionPeriod": 5 * time.Minute, "podPidsLimit": 0,
 		"repository.url": "", "repository.ref": "", "repository.path": "", "repository.poll": 10 * time.Second,
 		"repository.tokenFile": "", "repository.username": "", "repository.passwordFile": "", "repository.caFile": "",
 		"repository.sshKeyFile": "", "repository.knownHostsFile": "",
@@ -172,6 +187,9 @@ func (c Config) Validate() error {
 		wrong("node: %q is no node name: %s", c.Node, problems[0])
 	}
 	if _, err := c.Marks(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.Resources(); err != nil {
 		errs = append(errs, err)
 	}
 	if c.Repository.URL == "" {

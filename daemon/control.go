@@ -123,6 +123,7 @@ func (c *control) step(ctx context.Context) time.Time {
 		wake = end
 	}
 	c.noteDisk()
+	c.notePressure()
 	c.metrics.turns.Observe(time.Since(started).Seconds())
 	return wake
 }

@@ -66,6 +66,9 @@ func (c *control) noSpace() string {
 	return s.short()
 }
 
+// diskFull is the reason of the condition DiskPressure of such a node.
+const diskFull = "NodeDiskFull"
+
 // diskTaint keeps pods away that need not be here. Source: Kubernetes, "Taint
 // Nodes by Condition".
 var diskTaint = corev1.Taint{Key: corev1.TaintNodeDiskPressure, Effect: corev1.TaintEffectNoSchedule}
@@ -76,17 +79,41 @@ func (c *control) lookAtDisk(info *api.NodeInfo) {
 	if left == "" {
 		return
 	}
-	info.Taints = append(info.Taints, diskTaint)
+	if !slices.Contains(info.Taints, diskTaint) {
+		info.Taints = append(info.Taints, diskTaint)
+	}
 	for i := range info.Conditions {
 		if cond := &info.Conditions[i]; cond.Type == corev1.NodeDiskPressure {
 			// What is left changes all the time and is not worth a record.
-			cond.Status, cond.Reason, cond.Message = corev1.ConditionTrue, "NodeDiskFull", "the disk of "+c.cfg.State+" is full"
+			cond.Status, cond.Reason, cond.Message = corev1.ConditionTrue, diskFull, "the disk of "+c.cfg.State+" is full"
 		}
 	}
 }
 
 // hasFullDisk reports whether a node has said so.
-func hasFullDisk(info api.NodeInfo) bool { return slices.Contains(info.Taints, diskTaint) }
+func hasFullDisk(info api.NodeInfo) bool {
+	return slices.ContainsFunc(info.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeDiskPressure && c.Status == corev1.ConditionTrue && c.Reason == diskFull
+	})
+}
+
+// notePressure looks at the node anew when it runs short of something that its
+// record does not say, or has enough again.
+func (c *control) notePressure() {
+	info := c.node.Load()
+	if info == nil {
+		return
+	}
+	short := c.agent.Pressures()
+	for _, cond := range info.Conditions {
+		if cond.Type == corev1.NodeReady || cond.Type == corev1.NodeDiskPressure && cond.Reason == diskFull {
+			continue
+		}
+		if (cond.Status == corev1.ConditionTrue) != slices.Contains(short, cond.Type) {
+			loop.Poke(c.lookPoke)
+		}
+	}
+}
 
 // noteDisk looks at the node anew when its disk is not what its record says.
 func (c *control) noteDisk() {

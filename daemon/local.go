@@ -50,8 +50,9 @@ func EmptyDecision(cfg Config) Decision {
 		corev1.ResourceEphemeralStorage: resource.MustParse("1Ti"),
 	}
 	marks, _ := cfg.Marks() // what is wrong in it is said when the daemon starts
+	resources, _ := cfg.Resources()
 	return Decision{Board: api.Board{Nodes: []api.NodeInfo{{
-		Name: cfg.Node, Labels: marks.labels(found(cfg.Node, goruntime.GOARCH)), Taints: marks.Taints, Capacity: capacity, Allocatable: capacity,
+		Name: cfg.Node, Labels: marks.labels(found(cfg.Node, goruntime.GOARCH)), Taints: marks.Taints, Capacity: capacity, Allocatable: resources.Allocatable(capacity),
 	}}}}
 }
 

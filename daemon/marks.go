@@ -1,17 +1,13 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
-	"github.com/spf13/viper"
-	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -132,48 +128,6 @@ func parseTaints(list []string) ([]corev1.Taint, error) {
 		return strings.Compare(a.Key+" "+string(a.Effect), b.Key+" "+string(b.Effect))
 	})
 	return out, errors.Join(errs...)
-}
-
-// readFile reads a configuration file into v. Labels of the node may be written
-// as a map: they become a list of key=value, because v would cut their keys at
-// dots and write them in lower case.
-func readFile(v *viper.Viper, path string) error {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	var settings map[string]any
-	if yaml.Unmarshal(raw, &settings) == nil { // v says what is wrong with it
-		changed := false
-		for key, value := range settings {
-			labels, mapped := value.(map[string]any)
-			if !strings.EqualFold(key, "nodeLabels") || !mapped {
-				continue
-			}
-			if settings[key], err = labelList(labels); err != nil {
-				return err
-			}
-			changed = true
-		}
-		if changed {
-			if raw, err = yaml.Marshal(settings); err != nil {
-				return err
-			}
-		}
-	}
-	return v.ReadConfig(bytes.NewReader(raw))
-}
-
-func labelList(labels map[string]any) ([]string, error) {
-	out := make([]string, 0, len(labels))
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		value, text := labels[key].(string)
-		if !text && labels[key] != nil {
-			return nil, fmt.Errorf("nodeLabels: the value of %s is no text: put it in quotes", key)
-		}
-		out = append(out, key+"="+value)
-	}
-	return out, nil
 }
 
 // follow takes over, of configurations that come while the daemon runs, what may

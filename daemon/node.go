@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/internal/loop"
+	"github.com/shoal-dev/shoal/runtime/evict"
 )
 
 // ranges parses the address ranges of a validated configuration.
@@ -31,14 +32,14 @@ func (c *control) lookAtNode(ctx context.Context) time.Time {
 	defer c.looking.Unlock()
 	seen, marks := c.agent.Node(ctx), c.marks.Load()
 	next := api.NodeInfo{
-		Name: c.cfg.Node, Peer: c.cfg.peerAddress(c.address), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Capacity,
+		Name: c.cfg.Node, Peer: c.cfg.peerAddress(c.address), PodCIDR: c.cfg.Network.PodCIDR, Capacity: seen.Capacity, Allocatable: seen.Allocatable,
 		System: seen.System, Conditions: seen.Conditions, Images: seen.Images,
 		Volumes: seen.Volumes,
 		Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: c.address.String()},
 			{Type: corev1.NodeHostName, Address: c.cfg.Node},
 		},
-		Labels: marks.labels(found(c.cfg.Node, seen.System.Architecture)), Taints: slices.Clone(marks.Taints),
+		Labels: marks.labels(found(c.cfg.Node, seen.System.Architecture)), Taints: slices.Concat(marks.Taints, evict.Taints(c.agent.Pressures())),
 		Units: map[string]api.Commit{}, Tips: map[string]api.Commit{},
 	}
 	if n := c.machine.Network; n != nil && n(c.address).IsValid() {

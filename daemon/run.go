@@ -49,6 +49,7 @@ func Run(ctx context.Context, cfg Config, changes <-chan Config, version string,
 		return errors.New("shoal run needs root rights: it makes namespaces, mounts and packet rules (try sudo)")
 	}
 	go trimMemory(ctx)
+	protect(log)
 	m := Local()
 	m.Changes = changes
 	return m.Run(ctx, cfg, version, log)
@@ -60,6 +61,10 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 		return err
 	}
 	marks, err := cfg.Marks()
+	if err != nil {
+		return err
+	}
+	resources, err := cfg.Resources()
 	if err != nil {
 		return err
 	}
@@ -157,7 +162,7 @@ func (m Machine) Run(ctx context.Context, cfg Config, version string, log *slog.
 	containers := agent.Config{
 		Node: cfg.Node, StateDir: cfg.State, RunDir: cfg.Run, ImagesDir: cfg.imagesDir(), HostsDir: cfg.Containerd.Registries,
 		Containerd: cfg.Containerd.Address, Namespace: cfg.Containerd.Namespace, PodCIDR: ranges.pods,
-		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod, Lease: c.lease,
+		PluginDirs: []string{cfg.Network.Plugins}, Record: c.recordPod, Lease: c.lease, Resources: resources,
 		ImageLimits: cfg.Images.limits(), NeededImages: c.neededImages,
 		Pulls: cfg.Images.parallel(), PullsPerSecond: float64(cfg.Images.PerSecond), PullBurst: cfg.Images.Burst,
 	}

@@ -36,6 +36,7 @@ const (
 	ReasonSandboxLost    Reason = "the pod's network is gone"
 	ReasonFinished       Reason = "the pod has finished"
 	ReasonDeadline       Reason = "the pod ran longer than activeDeadlineSeconds"
+	ReasonEvicted        Reason = "the machine runs short of something that the pod uses"
 	ReasonOutclaimed     Reason = "another node was given the right to run the pod"
 	ReasonImageMissing   Reason = "the image is not on this machine"
 	ReasonStart          Reason = "the pod is assigned to this node"

@@ -39,6 +39,12 @@ func (v view) conditions(s corev1.PodStatus, prev corev1.PodStatus) []corev1.Pod
 	scheduled := condition(corev1.PodScheduled, true, "", "")
 
 	out := []corev1.PodCondition{sandbox, initialized, ready, containers, scheduled}
+	if v.pod.evicted() && !v.pod.Evicted.Unadmitted {
+		// Source: Kubernetes, "Disruptions: Pod disruption conditions".
+		out = append([]corev1.PodCondition{{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "TerminationByKubelet", Message: v.pod.Evicted.Message,
+		}}, out...)
+	}
 	for i := range out {
 		out[i].LastTransitionTime = v.since(out[i], prev)
 	}

@@ -137,6 +137,9 @@ func (d *decision) stop(c Container, grace time.Duration, why Reason) {
 }
 
 func (d *decision) grace() time.Duration {
+	if d.pod.evicted() {
+		return d.pod.Evicted.Grace
+	}
 	if d.spec != nil && d.spec.TerminationGracePeriodSeconds != nil {
 		return time.Duration(*d.spec.TerminationGracePeriodSeconds) * time.Second
 	}
@@ -145,6 +148,10 @@ func (d *decision) grace() time.Duration {
 
 // run brings a pod that shall run one step further.
 func (d *decision) run() {
+	if d.pod.evicted() {
+		d.release(ReasonEvicted)
+		return
+	}
 	if d.pastDeadline() {
 		d.release(ReasonDeadline)
 		return

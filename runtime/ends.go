@@ -75,6 +75,9 @@ func ended(d Desired, p ObservedPod) corev1.PodPhase {
 	return pod.Assignment.Ended
 }
 
+// evicted reports whether the machine ended the pod for good.
+func (p ObservedPod) evicted() bool { return !p.Evicted.At.IsZero() }
+
 // initFailed reports whether an init container failed for good.
 func initFailed(spec *corev1.PodSpec, p ObservedPod) bool {
 	if spec.RestartPolicy != corev1.RestartPolicyNever {

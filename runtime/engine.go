@@ -57,11 +57,12 @@ type Mount struct {
 	Options     []string // "noexec", "nodev", "nosuid"
 }
 
-// Resources are the limits of a container.
+// Resources are the limits of a container, of a pod, or of all pods.
 type Resources struct {
 	CPUShares   uint64
 	CPUQuota    int64 // microseconds per 100 ms; 0: no limit
 	MemoryLimit int64 // bytes; 0: no limit
+	PIDs        int64 // processes and threads; 0: no limit
 	OOMScoreAdj int
 }
 
@@ -74,6 +75,15 @@ type Held struct {
 	Pod        string
 	PID        int
 }
+
+// DiskUse is what something takes of a disk.
+type DiskUse struct {
+	Bytes  int64
+	Inodes int64
+}
+
+// Add returns the sum of two.
+func (u DiskUse) Add(o DiskUse) DiskUse { return DiskUse{u.Bytes + o.Bytes, u.Inodes + o.Inodes} }
 
 // Streams are where a command in a container reads and writes. Nil ones are
 // left out. A writer that does not return holds the command back; it and Stdin

@@ -97,6 +97,19 @@ func podSum(spec *corev1.PodSpec, of func(*corev1.Container) *resource.Quantity)
 	return peak
 }
 
+// Requested is what a pod requests of a resource: the sum over its containers, or
+// the largest init container where that is more. Without a request a limit counts.
+func Requested(spec *corev1.PodSpec, name corev1.ResourceName) int64 {
+	sum := podSum(spec, func(c *corev1.Container) *resource.Quantity {
+		q, set := c.Resources.Requests[name]
+		if !set {
+			q = c.Resources.Limits[name]
+		}
+		return &q
+	})
+	return sum.Value()
+}
+
 func all(spec *corev1.PodSpec, ok func(*corev1.Container) bool) bool {
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {

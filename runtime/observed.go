@@ -56,9 +56,22 @@ type ObservedPod struct {
 	// Removing is when the removal of the pod began; zero when it did not. Once
 	// begun it is always finished.
 	Removing time.Time
+	// Evicted is why the machine itself ended the pod for good; the zero Eviction
+	// while it has not.
+	Evicted Eviction
 	// Leftovers reports that folders of the pod remain, which nothing above
 	// tells of.
 	Leftovers bool
+}
+
+// Eviction is why a machine ends a pod for good.
+type Eviction struct {
+	At      time.Time     `json:"at"`
+	Reason  string        `json:"reason"` // "Evicted"
+	Message string        `json:"message"`
+	Grace   time.Duration `json:"grace,omitempty"` // that its containers have; 0: none
+	// Unadmitted says that the pod never began.
+	Unadmitted bool `json:"unadmitted,omitempty"`
 }
 
 // Sandbox is the network and the other namespaces that a pod's containers share.

@@ -78,6 +78,9 @@ func Status(d Desired, p ObservedPod, prev corev1.PodStatus, now time.Time) core
 		out.Reason = FailedDeadline
 		out.Message = "Pod was active on the node longer than the specified deadline"
 	}
+	if p.evicted() && out.Phase == corev1.PodFailed {
+		out.Reason, out.Message = p.Evicted.Reason, p.Evicted.Message
+	}
 	out.Conditions = v.conditions(out, prev)
 	return out
 }
@@ -178,7 +181,7 @@ func (v view) probes(c Container) Probes {
 // waitsToRestart reports whether an ended attempt will be followed by another.
 // The moment between the end and an immediate restart shows as ended.
 func (v view) waitsToRestart(c Container) bool {
-	if !v.pod.Removing.IsZero() || v.overdue || finished(v.spec, v.pod) || !restarts(v.spec, v.pod, c) {
+	if !v.pod.Removing.IsZero() || v.overdue || v.pod.evicted() || finished(v.spec, v.pod) || !restarts(v.spec, v.pod, c) {
 		return false
 	}
 	if c.Init && c.ExitCode == 0 && !sidecar(v.spec, c.Name) {
@@ -255,7 +258,7 @@ func (v view) phase(s corev1.PodStatus) corev1.PodPhase {
 	if v.ended != "" {
 		return v.ended
 	}
-	if v.overdue && !v.pod.Running() {
+	if (v.overdue || v.pod.evicted()) && !v.pod.Running() {
 		return corev1.PodFailed
 	}
 	if initFailed(v.spec, v.pod) {

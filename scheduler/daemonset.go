@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -53,7 +54,9 @@ func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *inpu
 	minReady := seconds(value.Spec.MinReadySeconds)
 	slots := slices.DeleteFunc(slices.Clone(w.slots), func(slot string) bool { return in.node(slot).gone() })
 	bySlot := map[string][]*pod{}
-	for _, p := range c.replaceEnded(slices.DeleteFunc(slices.Clone(pods), func(p *pod) bool { return p.lost })) {
+	here := slices.DeleteFunc(slices.Clone(pods), func(p *pod) bool { return p.lost })
+	here, resting := c.rest(here, in.now)
+	for _, p := range c.replaceEnded(here) {
 		n := in.node(p.Slot)
 		switch _, matches := slices.BinarySearch(w.slots, p.Slot); {
 		case p.node != "" && p.node != p.Slot:
@@ -80,7 +83,7 @@ func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *inpu
 		case len(current) == 0 && len(old) == 0:
 			// The pod of a slot whose old instance is still stopping waits
 			// for it: both may want the same host port.
-			if (in.goingSlot[w.id.At(slot)] == 0 || surge > 0) && in.node(slot).unusable() == "" {
+			if (in.goingSlot[w.id.At(slot)] == 0 || surge > 0) && in.node(slot).unusable() == "" && !resting[slot] {
 				c.start(slot, w.current(), reasonNodeJoin)
 			}
 		case value.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType || len(old) == 0:
@@ -99,6 +102,25 @@ func decideDaemonSet(w *workload, value *appsv1.DaemonSet, pods []*pod, in *inpu
 		}
 	}
 	return c
+}
+
+// evictedRest is for how long the slot of a pod that its node evicted stays empty: a
+// DaemonSet tolerates the pressure that the next one would meet, too.
+const evictedRest = time.Minute
+
+// rest leaves the pods alone that were evicted a moment ago, and returns the others
+// and the slots of those. Kubernetes' controller waits longer and longer instead.
+func (c *change) rest(pods []*pod, now time.Time) (others []*pod, resting map[string]bool) {
+	resting = map[string]bool{}
+	for _, p := range pods {
+		if until := p.endedAt(now).Add(evictedRest); p.wasEvicted() && now.Before(until) {
+			c.wakeAt(until)
+			resting[p.Slot] = true
+			continue
+		}
+		others = append(others, p)
+	}
+	return others, resting
 }
 
 // daemonBudget returns how many nodes may have an extra pod and how many none

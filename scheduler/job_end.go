@@ -34,6 +34,8 @@ func (r *runner) count() {
 			}
 		case fenced(p):
 			r.fail(p, r.onDisruption(p, batchv1.PodFailurePolicyActionIgnore), r.in.calendar)
+		case p.wasEvicted():
+			r.fail(p, r.onDisruption(p, batchv1.PodFailurePolicyActionCount), r.endOf(p))
 		default:
 			r.fail(p, r.onExit(p), r.endOf(p))
 		}

@@ -43,6 +43,36 @@ func (p *pod) ended() bool {
 	return phase == corev1.PodFailed || phase == corev1.PodSucceeded
 }
 
+// evictedByNode is the reason of a pod that its node ended for want of something.
+const evictedByNode = "Evicted"
+
+// wasEvicted reports whether its node ended the pod, for want of memory or disk.
+func (p *pod) wasEvicted() bool {
+	return p.state != nil && p.state.Phase == corev1.PodFailed && p.state.Reason == evictedByNode
+}
+
+// endedAt is when a pod that its node tells of has ended: when the last of its
+// containers did, or, where none began, when it came. It is long ago where the
+// clock of the node is ahead of this one.
+func (p *pod) endedAt(now time.Time) time.Time {
+	var at time.Time
+	if p.state == nil {
+		return at
+	}
+	for _, c := range p.state.Containers {
+		if c.Ended != nil && c.Ended.Finished.After(at) {
+			at = c.Ended.Finished
+		}
+	}
+	if at.IsZero() {
+		at = p.state.Started
+	}
+	if at.After(now) {
+		return time.Time{}
+	}
+	return at
+}
+
 // phase is what is known of how far the pod is, "" when nothing is.
 func (p *pod) phase() corev1.PodPhase {
 	if p.over == "" && p.state != nil {

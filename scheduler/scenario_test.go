@@ -137,10 +137,13 @@ func (m *model) run(command string, args []string) (string, error) {
 		m.obey()
 	case "ready", "notready":
 		m.ready(arg(0), arg(1), command == "ready")
-	case "end":
+	case "end", "evict":
 		for instance, s := range m.states {
 			if s.Pod.Owner == arg(0) {
 				s.Phase, s.Ready = "Failed", false
+				if command == "evict" {
+					s.Reason, s.Started = "Evicted", m.now
+				}
 				m.states[instance] = s
 			}
 		}

@@ -64,6 +64,8 @@ func IsChild() bool { return len(os.Args) == 2 && os.Args[0] == childName }
 // limit binds the process itself: what it loads next was written by strangers.
 func limit() error {
 	debug.SetMemoryLimit(maxMemory / 2)
+	// The daemon is protected from the kernel's OOM killer; this process is not.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0) // RLIMIT_FSIZE is not in force yet
 	for resource, value := range map[int]uint64{
 		unix.RLIMIT_CPU:   maxCPU,
 		unix.RLIMIT_DATA:  maxMemory,

@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"runtime":                        {"api"},
 	"runtime/agent":                  {"api", "runtime/..."},
 	"runtime/containerd":             {"api", "runtime"},
+	"runtime/evict":                  {},
 	"runtime/fence":                  {},
 	"runtime/fencer":                 {"runtime/fence", "runtime/satellite"},
 	"runtime/keeper":                 {"runtime/logs/cri", "runtime/satellite"},
@@ -48,7 +49,7 @@ var mayImport = map[string][]string{
 	"policy/iptables":                {"policy"},
 	"policy/policytest":              {"policy"},
 	"policy/dns":                     {"policy"},
-	"daemon":                         {"api", "gitsync", "gossip", "gossip/...", "scheduler", "runtime", "runtime/agent", "runtime/fence", "runtime/network", "runtime/usage", "policy", "policy/iptables", "policy/dns", "internal/loop"},
+	"daemon":                         {"api", "gitsync", "gossip", "gossip/...", "scheduler", "runtime", "runtime/agent", "runtime/evict", "runtime/fence", "runtime/network", "runtime/usage", "policy", "policy/iptables", "policy/dns", "internal/loop"},
 	"daemon/api":                     {"api", "runtime", "internal/kube/...", "internal/loop"},
 	"cmd/shoal":                      {"api", "daemon", "gitsync", "gitsync/render", "scheduler"},
 	"cmd/shoal-keeper":               {"runtime/fencer", "runtime/keeper"},
@@ -91,7 +92,7 @@ var onlyIn = map[string][]string{
 }
 
 // pure packages decide: they have no clock, no randomness, no input or output.
-var pure = []string{"api", "scheduler", "scheduler/place", "gitsync/manifest", "gossip", "runtime", "runtime/fence", "policy"}
+var pure = []string{"api", "scheduler", "scheduler/place", "gitsync/manifest", "gossip", "runtime", "runtime/evict", "runtime/fence", "policy"}
 
 var impure = []string{"os", "net", "net/http", "os/exec", "sync", "context", "math/rand", "math/rand/v2", "log/slog", "log"}
 

@@ -62,7 +62,11 @@ func (w *worker) removeContainer(ctx context.Context, id string) error {
 }
 
 func (w *worker) removeLog(c runtime.Container) {
-	path := w.logPath(c)
+	removeLogs(w.logPath(c))
+}
+
+// removeLogs deletes a log and what was rotated out of it.
+func removeLogs(path string) {
 	for n := 0; os.Remove(cri.Rotated(path, n)) == nil; n++ {
 	}
 }
@@ -178,7 +182,9 @@ func (w *worker) prepareVolumes(d runtime.Desired) error {
 		return fmt.Errorf("the pod's record: %w", err)
 	}
 	w.pod.Record = w.object
-	if err := w.a.cfg.Engine.CreatePod(w.instance, runtime.PodLimits(&w.object.Object.Spec)); err != nil {
+	limits := runtime.PodLimits(&w.object.Object.Spec)
+	limits.PIDs = w.a.cfg.Resources.podPIDs(w.a.machine.processes)
+	if err := w.a.cfg.Engine.CreatePod(w.instance, limits); err != nil {
 		return err
 	}
 	if err := w.writeFiles(d); err != nil {

@@ -50,6 +50,9 @@ type Agent struct {
 	discardSaid string // why one could not be
 
 	exclusive exclusives
+	limits    runtime.Resources // of all pods together, as the machine has them; Run's
+	pressure  pressure
+	disk      disks
 
 	ctx context.Context // Run's; workers live as long
 	wg  sync.WaitGroup
@@ -94,10 +97,10 @@ func New(cfg Config) (*Agent, error) {
 		down:      errors.New("not asked yet"),
 	}
 	a.machine = readMachine()
-	a.machine.system.BootID = a.cfg.BootID
-	if a.cfg.Allocatable == nil {
-		a.cfg.Allocatable = a.machine.capacity(cfg.StateDir)
+	if a.cfg.Readings == nil && !a.cfg.Confined {
+		a.cfg.Readings = a.readings
 	}
+	a.machine.system.BootID = a.cfg.BootID
 	a.exclusive.held, a.exclusive.fenced = map[string]api.Identity{}, map[string]bool{}
 	if a.cfg.Fencer != nil {
 		// Before the fleet hears of this daemon; what is wrong with the fencer
@@ -198,6 +201,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.wg.Go(func() { a.importImages(ctx) })
 	a.wg.Go(func() { a.tendImages(ctx) })
 	a.wg.Go(func() { a.fetchAhead(ctx) })
+	a.wg.Go(func() { a.tendPressure(ctx) })
 	a.poke()
 	relist := time.NewTimer(a.cfg.Relist)
 	defer relist.Stop()

@@ -11,11 +11,10 @@ import (
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/shoal-dev/shoal/api"
 	"github.com/shoal-dev/shoal/runtime"
 	"github.com/shoal-dev/shoal/runtime/containerd"
+	"github.com/shoal-dev/shoal/runtime/evict"
 	"github.com/shoal-dev/shoal/runtime/fence"
 	"github.com/shoal-dev/shoal/runtime/fencer"
 	"github.com/shoal-dev/shoal/runtime/logs"
@@ -40,9 +39,8 @@ type Config struct {
 	MTU        int          // of pod interfaces; 0 leaves it to the kernel
 	PluginDirs []string     // of the CNI plugins; empty means /usr/lib/cni, /opt/cni/bin
 
-	// Allocatable stands in for limits that a container does not have, in the
-	// downward API; nil means the capacity.
-	Allocatable corev1.ResourceList
+	// Resources says what pods may use of the machine.
+	Resources Resources
 	// Record is told what happened to pods, for people. It may be called from
 	// several goroutines at once and must not block. nil means nobody listens.
 	Record func(api.Event)
@@ -81,6 +79,11 @@ type Config struct {
 	// of images and mount nothing, so that pods with volumes in memory fail.
 	Confined bool
 
+	// Readings measures what is left of the machine, and says whether its disk is
+	// that of the images, too; nil means this machine's, and for Confined agents
+	// that nothing is ever short.
+	Readings func() (left map[evict.Signal]evict.Reading, oneDisk bool)
+
 	// Engine, Network, Logs and Fencer take the place of containerd, CNI, the
 	// keeper and the fencer; nil means the real ones. Without the real Logs
 	// there is no real Fencer.
@@ -100,6 +103,7 @@ type Engine interface {
 	Commands
 	Consoles
 	Pods
+	Disk
 }
 
 // Containers are made and stopped here. Calls about one container never
@@ -157,11 +161,20 @@ type Consoles interface {
 }
 
 // Pods are what the engine has of a pod as a whole: its cgroup. Group returns
-// its path below the mount of each hierarchy.
+// its path below the mount of each hierarchy. LimitPods bounds all pods together.
 type Pods interface {
 	Group(instance string) string
+	LimitPods(limits runtime.Resources) error
 	CreatePod(instance string, limits runtime.Resources) error
 	RemovePod(instance string) error
+}
+
+// Disk is what the engine has on disk: what a container has written into its own
+// file system, and the folder where that is, and images are; "" when it is not on
+// this machine.
+type Disk interface {
+	Written(ctx context.Context, id string) (runtime.DiskUse, error)
+	Folder(ctx context.Context) (string, error)
 }
 
 // Network is what the agent needs of package network.

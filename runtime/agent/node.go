@@ -20,17 +20,20 @@ const maxPods = 110
 
 // Node is what a node says of itself.
 type Node struct {
-	Capacity   corev1.ResourceList
-	System     corev1.NodeSystemInfo
-	Conditions []corev1.NodeCondition // without times of transitions
-	Images     []corev1.ContainerImage
-	Volumes    []string // persistent ones, by api.VolumeName
+	Capacity corev1.ResourceList
+	// Allocatable is what pods may request of it together.
+	Allocatable corev1.ResourceList
+	System      corev1.NodeSystemInfo
+	Conditions  []corev1.NodeCondition // without times of transitions
+	Images      []corev1.ContainerImage
+	Volumes     []string // persistent ones, by api.VolumeName
 }
 
 // machine is what does not change while the machine runs.
 type machine struct {
-	memory int64 // bytes
-	system corev1.NodeSystemInfo
+	memory    int64 // bytes
+	processes int64 // and threads, that there can be at most
+	system    corev1.NodeSystemInfo
 }
 
 func readMachine() machine {
@@ -46,6 +49,7 @@ func readMachine() machine {
 		m.system.SystemUUID = m.system.MachineID
 	}
 	m.memory = meminfo("MemTotal")
+	m.processes = mostProcesses()
 	return m
 }
 
@@ -105,7 +109,8 @@ func (m machine) capacity(dir string) corev1.ResourceList {
 // Node returns what this node says of itself now. The engine's version and the
 // images are left out while it does not answer.
 func (a *Agent) Node(ctx context.Context) Node {
-	out := Node{Capacity: a.machine.capacity(a.cfg.StateDir), System: a.machine.system}
+	capacity := a.machine.capacity(a.cfg.StateDir)
+	out := Node{Capacity: capacity, Allocatable: a.cfg.Resources.Allocatable(capacity), System: a.machine.system}
 	a.mu.Lock()
 	down, keeper := a.down, a.keeper
 	a.mu.Unlock()
@@ -127,7 +132,7 @@ func (a *Agent) Node(ctx context.Context) Node {
 		out.Volumes = volumes
 	}
 	out.Conditions = []corev1.NodeCondition{
-		a.memoryPressure(), a.diskPressure(), pidPressure(), a.ready(down, keeper),
+		a.pressureCondition(corev1.NodeMemoryPressure), a.diskPressure(), a.pressureCondition(corev1.NodePIDPressure), a.ready(down, keeper),
 	}
 	return out
 }
@@ -163,39 +168,11 @@ func (a *Agent) ready(down, keeper error) corev1.NodeCondition {
 	return condition(corev1.NodeReady, true, "Ready", message)
 }
 
-// Kubelet's thresholds. Source: kubernetes.io, Node-pressure Eviction, "Hard
-// eviction thresholds".
-const (
-	leastMemory = 100 << 20 // bytes available
-	leastDisk   = 10        // percent free
-	leastInodes = 5
-)
-
-func (a *Agent) memoryPressure() corev1.NodeCondition {
-	if free := meminfo("MemAvailable"); free < leastMemory {
-		return condition(corev1.NodeMemoryPressure, true, "NodeHasInsufficientMemory",
-			fmt.Sprintf("%d MiB of memory are available", free>>20))
-	}
-	return condition(corev1.NodeMemoryPressure, false, "NodeHasSufficientMemory", "node has sufficient memory available")
-}
-
+// diskPressure says that there is none on a disk that can be read.
 func (a *Agent) diskPressure() corev1.NodeCondition {
 	var st unix.Statfs_t
 	if err := unix.Statfs(a.cfg.StateDir, &st); err != nil {
 		return condition(corev1.NodeDiskPressure, true, "NodeDiskUnreadable", fmt.Sprintf("%s: %v", a.cfg.StateDir, err))
 	}
-	if st.Blocks > 0 && st.Bavail*100/st.Blocks < leastDisk || st.Files > 0 && st.Ffree*100/st.Files < leastInodes {
-		return condition(corev1.NodeDiskPressure, true, "NodeHasDiskPressure",
-			fmt.Sprintf("%s: %d MiB are free", a.cfg.StateDir, int64(st.Bavail)*st.Bsize>>20))
-	}
-	return condition(corev1.NodeDiskPressure, false, "NodeHasNoDiskPressure", "node has no disk pressure")
-}
-
-func pidPressure() corev1.NodeCondition {
-	var info unix.Sysinfo_t
-	most, err := strconv.Atoi(word("/proc/sys/kernel/pid_max"))
-	if err == nil && unix.Sysinfo(&info) == nil && int(info.Procs) > most*9/10 {
-		return condition(corev1.NodePIDPressure, true, "NodeHasInsufficientPID", fmt.Sprintf("%d of %d processes run", info.Procs, most))
-	}
-	return condition(corev1.NodePIDPressure, false, "NodeHasSufficientPID", "node has sufficient PID available")
+	return a.pressureCondition(corev1.NodeDiskPressure)
 }

@@ -20,6 +20,7 @@ import (
 func (w *worker) adopt(ctx context.Context) {
 	w.pod.Record, w.pod.Admitted = w.memory.record()
 	w.pod.Removing = w.memory.removing()
+	w.pod.Evicted = w.memory.evicted()
 	w.saved = w.memory.probes()
 	w.pod.Debug = w.recall()
 	_, memory := os.Stat(w.memory.dir)
@@ -131,7 +132,7 @@ func (w *worker) see(held runtime.Held) {
 // observe brings everything else up to date.
 func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 	w.mu.Lock()
-	stopping := maps.Clone(w.stopping)
+	stopping, eviction := maps.Clone(w.stopping), w.eviction
 	w.pod.Debug = w.debug
 	w.mu.Unlock()
 
@@ -147,10 +148,16 @@ func (w *worker) observe(ctx context.Context, d runtime.Desired, up bool) {
 		w.object = &want
 		if w.pod.Admitted.IsZero() {
 			w.pod.Admitted = time.Now()
+			if len(w.pod.Containers) == 0 && want.Assignment.Ended == "" && !d.Removes(w.instance) {
+				eviction = w.a.refusal(want.Object)
+			}
 			if created := want.Assignment.Created; len(w.pod.Containers) > 0 && !created.IsZero() {
 				w.pod.Admitted = created // known from before the machine's boot
 			}
 		}
+	}
+	if w.pod.Evicted.At.IsZero() && !eviction.At.IsZero() && w.pod.Removing.IsZero() {
+		w.evicted(eviction)
 	}
 	containers := slices.Clone(w.pod.Containers)
 	for i := range containers {
@@ -216,7 +223,7 @@ func (w *worker) reconsider(d runtime.Desired) {
 
 func (w *worker) sources(d runtime.Desired) runtime.Sources {
 	return runtime.Sources{
-		Desired: d, Pod: w.object.Object, Config: w.object.Config, IPs: w.pod.Sandbox.IPs, Allocatable: w.a.cfg.Allocatable,
+		Desired: d, Pod: w.object.Object, Config: w.object.Config, IPs: w.pod.Sandbox.IPs, Allocatable: w.a.allocatable(),
 	}
 }
 

@@ -29,6 +29,7 @@ func testHostNamespaces(h *house, t *testing.T) {
 			t.Fatal(err)
 		}
 		h.says(p, "app", host+"\n")
+		h.says(own, "app", kind+":[")
 		if got := h.log(own, "app", corev1.PodLogOptions{}); strings.Contains(got, host) || !strings.Contains(got, kind+":[") {
 			t.Errorf("a pod that shares nothing says %q, the host's namespace is %s", got, host)
 		}

@@ -92,6 +92,15 @@ func (m memory) removing() time.Time {
 
 func (m memory) setRemoving(t time.Time) error { return m.write("removing.json", t) }
 
+// evicted returns why the machine ended the pod for good.
+func (m memory) evicted() runtime.Eviction {
+	var e runtime.Eviction
+	m.read("evicted.json", &e)
+	return e
+}
+
+func (m memory) setEvicted(e runtime.Eviction) error { return m.write("evicted.json", e) }
+
 // probes returns what the probes last said.
 func (m memory) probes() map[string]runtime.Probes {
 	var out map[string]runtime.Probes

@@ -21,6 +21,7 @@ func (a *Agent) relist(ctx context.Context) error {
 		return err
 	}
 	a.setDown(nil)
+	a.limitPods()
 	byInstance := map[string][]runtime.Held{}
 	for _, h := range held {
 		instance := h.Assignment.Pod.Instance

@@ -37,6 +37,7 @@ type worker struct {
 	exits    map[string]chan struct{}
 	removal  context.CancelFunc          // ends hooks that hold up a removal
 	debug    []corev1.EphemeralContainer // not changed, only replaced
+	eviction runtime.Eviction            // why the pod has to go
 
 	// The rest belongs to run alone.
 	pod        runtime.ObservedPod

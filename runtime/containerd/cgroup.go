@@ -30,8 +30,24 @@ func (e *Engine) Group(instance string) string { return path.Join(e.cfg.CgroupRo
 // CreatePod makes the cgroup of a pod with the limits of the whole pod. It is
 // idempotent.
 func (e *Engine) CreatePod(instance string, limits runtime.Resources) error {
-	group := e.Group(instance)
-	resources := linuxResources(limits, 0)
+	return limit(e.Group(instance), limits)
+}
+
+// LimitPods bounds what all pods use together. It is idempotent, and fails where
+// they use more memory already than the kernel can take from them.
+func (e *Engine) LimitPods(limits runtime.Resources) error {
+	if cgroups.Mode() == cgroups.Unified { // the kernel would kill at once there
+		raw, err := os.ReadFile(filepath.Join(cgroupMount, e.cfg.CgroupRoot, "memory.current"))
+		if used, bad := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64); err == nil && bad == nil && limits.MemoryLimit > 0 && used > limits.MemoryLimit {
+			return fmt.Errorf("limit the memory of all pods to %d MiB: they use %d MiB already", limits.MemoryLimit>>20, used>>20)
+		}
+	}
+	return limit(e.cfg.CgroupRoot, limits)
+}
+
+// limit makes a cgroup, unless it exists, and gives it limits.
+func limit(group string, limits runtime.Resources) error {
+	resources := linuxResources(limits)
 	if cgroups.Mode() == cgroups.Unified {
 		if _, err := cgroup2.NewManager(cgroupMount, group, cgroup2.ToResources(resources)); err != nil {
 			return fmt.Errorf("make cgroup %s: %w", group, err)
@@ -157,7 +173,7 @@ func oomKills(text string) int {
 }
 
 // linuxResources turns limits into what runc and the cgroup libraries read.
-func linuxResources(r runtime.Resources, pids int64) *specs.LinuxResources {
+func linuxResources(r runtime.Resources) *specs.LinuxResources {
 	out := &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}
 	if r.CPUShares > 0 {
 		out.CPU.Shares = &r.CPUShares
@@ -169,8 +185,8 @@ func linuxResources(r runtime.Resources, pids int64) *specs.LinuxResources {
 	if r.MemoryLimit > 0 {
 		out.Memory.Limit = &r.MemoryLimit
 	}
-	if pids > 0 {
-		out.Pids = &specs.LinuxPids{Limit: &pids}
+	if r.PIDs > 0 {
+		out.Pids = &specs.LinuxPids{Limit: &r.PIDs}
 	}
 	return out
 }

@@ -38,7 +38,6 @@ type Config struct {
 	Stalled    time.Duration
 	SeccompDir string // folder of seccomp profiles that pods may name
 	CgroupRoot string // "" means / and the namespace: several daemons share a machine in tests
-	PIDs       int64  // processes that one container may have; 0 means 4096
 }
 
 // Engine runs containers. It may be used concurrently; calls about the same
@@ -73,9 +72,6 @@ func New(cfg Config) (*Engine, error) {
 	}
 	if cfg.Stalled == 0 {
 		cfg.Stalled = 5 * time.Minute
-	}
-	if cfg.PIDs == 0 {
-		cfg.PIDs = 4096
 	}
 	if cfg.RunDir == "" {
 		return nil, errors.New("containerd: no run directory given")

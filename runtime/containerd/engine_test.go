@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,4 +98,43 @@ func TestContainerd(t *testing.T) {
 			},
 		}
 	})
+}
+
+// All pods together, and each of them, get no more than they may.
+func TestLimits(t *testing.T) {
+	e, _ := newEngine(t)
+	const instance = "limited"
+	for range 2 { // it is idempotent
+		if err := e.LimitPods(runtime.Resources{CPUShares: 1024, MemoryLimit: 1 << 30, PIDs: 5000}); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.CreatePod(instance, runtime.Resources{CPUShares: 100, PIDs: 50}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		if err := e.RemovePod(instance); err != nil {
+			t.Error(err)
+		}
+	}()
+	read := func(v1, v2 string) string {
+		b, err := os.ReadFile("/sys/fs/cgroup/" + v1)
+		if err != nil {
+			b, err = os.ReadFile("/sys/fs/cgroup/" + v2)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	root, group := e.Group(""), e.Group(instance)
+	for _, c := range []struct{ what, got, want string }{
+		{"memory of all", read("memory"+root+"/memory.limit_in_bytes", root+"/memory.max"), "1073741824"},
+		{"processes of all", read("pids"+root+"/pids.max", root+"/pids.max"), "5000"},
+		{"processes of one", read("pids"+group+"/pids.max", group+"/pids.max"), "50"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %s, want %s", c.what, c.got, c.want)
+		}
+	}
 }

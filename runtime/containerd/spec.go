@@ -48,7 +48,7 @@ func (e *Engine) spec(s runtime.ContainerSpec, own *image, rootfs []mount.Mount)
 	out.Linux.Namespaces = joined(s.Namespaces)
 	out.Linux.CgroupsPath = e.cgroup(s.Assignment.Pod.Instance, s.Name, s.ID)
 	devices := out.Linux.Resources.Devices
-	out.Linux.Resources = linuxResources(s.Resources, e.cfg.PIDs)
+	out.Linux.Resources = linuxResources(s.Resources)
 	out.Linux.Resources.Devices = devices
 	out.Linux.Sysctl = s.Sysctls
 	out.Mounts = append(system(s.Security.Privileged), binds(s.Mounts)...)

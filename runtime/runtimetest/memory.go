@@ -42,6 +42,7 @@ type Memory struct {
 	away       bool // the registry is
 	peers      containerd.Peers
 	pods       map[string]bool
+	limits     runtime.Resources // of all pods together
 	watchers   map[chan string]bool
 	pid        int
 }
@@ -363,6 +364,30 @@ func (m *Memory) Degraded() []string { return nil }
 
 // Group returns the path of a cgroup that does not exist.
 func (m *Memory) Group(instance string) string { return "/memory/" + instance }
+
+// Written is what a container has written: nothing, on a disk that does not exist.
+func (m *Memory) Written(_ context.Context, id string) (runtime.DiskUse, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down {
+		return runtime.DiskUse{}, runtime.ErrUnavailable
+	}
+	if m.containers[id] == nil {
+		return runtime.DiskUse{}, fmt.Errorf("container %s: %w", id, runtime.ErrNotFound)
+	}
+	return runtime.DiskUse{}, nil
+}
+
+// Folder is nowhere on this machine.
+func (m *Memory) Folder(context.Context) (string, error) { return "", nil }
+
+// LimitPods notes what bounds all pods together.
+func (m *Memory) LimitPods(limits runtime.Resources) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limits = limits
+	return nil
+}
 
 // CreatePod notes that the pod has a cgroup.
 func (m *Memory) CreatePod(instance string, _ runtime.Resources) error {

@@ -80,6 +80,17 @@ func (r Roots) Containers(groups map[string]string) map[string]map[string]Counte
 	return out
 }
 
+// Processes is how many processes and threads are in a cgroup and below it; 0 when
+// the kernel does not say.
+func (r Roots) Processes(group string) int64 {
+	dir := filepath.Join(r.Cgroup, "pids", group)
+	if _, err := os.Stat(filepath.Join(r.Cgroup, "cgroup.controllers")); err == nil {
+		dir = filepath.Join(r.Cgroup, group)
+	}
+	n, _ := number(filepath.Join(dir, "pids.current")) // it may be gone
+	return n
+}
+
 // version returns how to read a cgroup of the machine's version, and below which
 // mount all of them are listed.
 func (r Roots) version() (read func(group string) (Counter, error), mount string) {

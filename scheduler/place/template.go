@@ -53,13 +53,32 @@ func Compile(workload api.Identity, own map[string]string, spec *corev1.PodSpec)
 // RulesOf returns what a spec says of nodes. It shares what the spec points to.
 func RulesOf(spec *corev1.PodSpec) api.NodeRules {
 	r := api.NodeRules{
-		Name: spec.NodeName, Selector: spec.NodeSelector, Tolerations: spec.Tolerations, Spread: spec.TopologySpreadConstraints,
+		Name: spec.NodeName, Selector: spec.NodeSelector, Tolerations: tolerations(spec), Spread: spec.TopologySpreadConstraints,
 		Images: imagesOf(spec), Patient: spec.PreemptionPolicy != nil && *spec.PreemptionPolicy == corev1.PreemptNever,
 	}
 	if spec.Affinity != nil {
 		r.Affinity = spec.Affinity.NodeAffinity
 	}
 	return r
+}
+
+// memoryToleration is that of pods which ask for processor time or memory: under
+// memory pressure a node takes no others.
+// Source: Kubernetes, "Taint Nodes by Condition".
+var memoryToleration = corev1.Toleration{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}
+
+// tolerations are those of a spec, and those that it gets for what it asks for.
+func tolerations(spec *corev1.PodSpec) []corev1.Toleration {
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			for _, list := range []corev1.ResourceList{containers[i].Resources.Requests, containers[i].Resources.Limits} {
+				if !list.Cpu().IsZero() || !list.Memory().IsZero() {
+					return append(slices.Clip(spec.Tolerations), memoryToleration)
+				}
+			}
+		}
+	}
+	return spec.Tolerations
 }
 
 // readRules makes ready what the mold says of nodes.
