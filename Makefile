@@ -113,8 +113,15 @@ bench-scheduler: ## measure placing in memory on 100 to 10,000 nodes, on one cor
 	GOMAXPROCS=1 go test -timeout 30m -count=1 -run '^$$' -bench Place -benchtime 1x ./scheduler/place | grep --line-buffered '^{'
 	GOMAXPROCS=1 go test -timeout 30m -count=1 -run '^$$' -bench Steady -benchtime 1x ./scheduler | grep --line-buffered '^{'
 
+.PHONY: bench-runtime
+bench-runtime: keeper ## measure pods: start and stop beside bare containerd, what 110 cost, how usage is measured; JSON lines, as root
+	scripts/setup.sh test
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/shoal ./cmd/shoal
+	go test -timeout 20m -count=1 -run '^$$' -bench Runtime -benchtime 1x ./runtime/agent | grep --line-buffered '^{'
+	SHOAL_BIN=$(CURDIR)/bin/shoal go test -timeout 20m -tags=$(TAGS),e2e -count=1 -run '^$$' -bench Runtime -benchtime 1x ./e2e/onenode | grep --line-buffered '^{'
+
 .PHONY: bench
-bench: bench-onenode bench-fleet bench-scheduler ## run all benchmarks
+bench: bench-onenode bench-fleet bench-scheduler bench-runtime ## run all benchmarks
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 30 seconds

@@ -45,7 +45,8 @@ func TestDamagedMirror(t *testing.T) {
 	waitCommit(t, again, second)
 }
 
-// A mirror that has grown is written anew with what is pinned.
+// A mirror that has grown is written anew with what is pinned, what is in force and
+// what was before it.
 func TestRenew(t *testing.T) {
 	w := newWork(t)
 	w.write("a.yaml", configMap("a", "1"))
@@ -65,18 +66,21 @@ func TestRenew(t *testing.T) {
 	w.write("a.yaml", configMap("a", "3"))
 	third := w.commit("third")
 	waitCommit(t, r, third)
+	w.write("a.yaml", configMap("a", "4"))
+	fourth := w.commit("fourth")
+	waitCommit(t, r, fourth)
 	stop()
 	if err := r.replace(r.mirror.renew); err != nil {
 		t.Fatal(err)
 	}
 	run(t, r)
-	for commit, want := range map[api.Commit]bool{first: true, second: false, third: true} {
+	for commit, want := range map[api.Commit]bool{first: true, second: false, third: true, fourth: true} {
 		if _, err := r.At(commit); (err == nil) != want {
 			t.Errorf("commit %s readable: %v, want %v", commit.Short(), err, want)
 		}
 	}
-	w.write("a.yaml", configMap("a", "4"))
-	waitCommit(t, r, w.commit("fourth"))
+	w.write("a.yaml", configMap("a", "5"))
+	waitCommit(t, r, w.commit("fifth"))
 	if err := r.Keep(nil); err != nil {
 		t.Fatal(err)
 	}

@@ -48,8 +48,9 @@ func newMirror(t *testing.T) *mirror {
 		hold := m.hold
 		m.mu.Unlock()
 		if hold != nil && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
-			w = &slow{ResponseWriter: w, hold: hold}
+			w = &slow{ResponseWriter: w, hold: hold, gone: r.Context().Done()}
 		}
+		r.Header.Del("Range") // the library answers none that is open: a pull that goes on begins anew
 		images.ServeHTTP(w, r)
 	}))
 	t.Cleanup(m.Close)
@@ -88,6 +89,7 @@ func write(t *testing.T, path, text string) {
 type slow struct {
 	http.ResponseWriter
 	hold <-chan struct{}
+	gone <-chan struct{} // the client is
 	sent bool
 }
 
@@ -103,7 +105,10 @@ func (s *slow) Write(b []byte) (int, error) {
 	if err := http.NewResponseController(s.ResponseWriter).Flush(); err != nil {
 		return n, err
 	}
-	<-s.hold
+	select {
+	case <-s.hold:
+	case <-s.gone:
+	}
 	rest, err := s.ResponseWriter.Write(b[n:])
 	return n + rest, err
 }
