@@ -106,6 +106,8 @@ func full30() time.Duration {
 // a restart.
 func TestFullDisk(t *testing.T) {
 	w := prepare(t, 3)
+	// Pods that wrote anything to the full disk would be evicted, rightly.
+	w.settings = []string{"--eviction-hard", "memory.available<100Mi"}
 	w.disks(256 << 20)
 	for range 3 {
 		w.add()

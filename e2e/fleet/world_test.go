@@ -32,8 +32,9 @@ type world struct {
 	t          testing.TB
 	containerd *testenv.Daemon
 	repo       string
-	url        string // what the machines follow
-	registries string // a folder of hosts.toml files, "" for none
+	url        string   // what the machines follow
+	registries string   // a folder of hosts.toml files, "" for none
+	settings   []string // more flags of every daemon
 	nodes      []*node
 	sites      []site
 	desk       string          // a folder that pods of all machines may write to
@@ -158,6 +159,7 @@ func (n *node) args(command ...string) []string {
 	switch command[0] {
 	case "run":
 		out = append(out, "--containerd-address", n.w.containerd.Address, "--containerd-namespace", n.namespace, "--poll", "1h", "--node", n.name, "--log-level", "debug")
+		out = append(out, n.w.settings...)
 		if n.w.registries != "" {
 			out = append(out, "--containerd-registries", n.w.registries)
 		}
